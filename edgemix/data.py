@@ -1,0 +1,147 @@
+"""Data for calibration and evaluation: streamed in batches, checked before anything runs.
+
+A data argument is ``digits:train``, ``digits:heldout`` (scikit-learn's scans, inside its wheel),
+``random:COUNT`` (uniform noise, for a first look only), a ``.npy`` file of samples or a ``.npz``
+file with samples ``x`` and, optionally, labels ``y``.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from edgemix.errors import InputError
+from edgemix.extras import need
+from edgemix.program import TensorSpec
+
+HELD_OUT = 500
+"""Digits that never train or calibrate anything."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Samples [n, ...] and, if known, their labels [n]."""
+
+    source: str
+    samples: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def batches(self, size: int, limit: int | None = None) -> Iterator[Tensor]:
+        """Batches of at most ``size`` samples, copied one at a time."""
+        end = len(self) if limit is None else min(limit, len(self))
+        for start in range(0, end, size):
+            yield torch.from_numpy(np.array(self.samples[start : min(start + size, end)]))
+
+    def head(self, count: int) -> Data:
+        """The first ``count`` samples."""
+        labels = None if self.labels is None else self.labels[:count]
+        return Data(self.source, self.samples[:count], labels)
+
+
+def load(argument: str, spec: TensorSpec) -> Data:
+    """The data that an argument names, for an input of this shape.
+
+    Raises:
+        InputError: no such file or set, damaged, empty, of another shape or type, NaN or Inf
+            (the first such sample is named), or labels that do not fit.
+    """
+    kind, _, rest = argument.partition(":")
+    if kind == "digits":
+        data = digits(rest)
+    elif kind == "random":
+        data = _random(rest, spec)
+    else:
+        data = _file(Path(argument))
+    _check(data, spec)
+    return data
+
+
+def digits(split: str) -> Data:
+    """scikit-learn's handwritten digits [n, 1, 8, 8] in [0, 1]: 1,297 to train, 500 held out.
+
+    The split is stratified and fixed. Alpaydin and Kaynak, "Optical Recognition of Handwritten
+    Digits", UCI Machine Learning Repository, 1998.
+
+    Raises:
+        InputError: ``split`` is neither ``train`` nor ``heldout``, or scikit-learn is missing.
+    """
+    if split not in ("train", "heldout"):
+        raise InputError(f"there is no digits:{split}", do="use digits:train or digits:heldout")
+    datasets = need("sklearn.datasets", extra="demo")
+    selection = need("sklearn.model_selection", extra="demo")
+    everything = datasets.load_digits()
+    train, held_out = selection.train_test_split(
+        np.arange(len(everything.target)),
+        test_size=HELD_OUT,
+        random_state=0,
+        stratify=everything.target,
+    )
+    index = train if split == "train" else held_out
+    samples = (everything.images[index] / 16).astype(np.float32)[:, None]
+    return Data(f"digits:{split}", samples, everything.target[index].astype(np.int64))
+
+
+def _random(count: str, spec: TensorSpec) -> Data:
+    if not count.isdigit() or int(count) == 0:
+        raise InputError(f"random:{count} names no number of samples", do="write random:64")
+    generator = np.random.default_rng(0)
+    samples = generator.random((int(count), *spec.shape[1:]), dtype=np.float32)
+    return Data(f"random:{count}", samples)
+
+
+def _file(path: Path) -> Data:
+    if not path.exists():
+        raise InputError(
+            f"there is no data file {path}", do="give a .npz or .npy file, digits:heldout or random:64"
+        )
+    if path.suffix not in (".npz", ".npy"):
+        raise InputError(f"{path} is no .npz or .npy file", do="save samples with numpy.savez(x=…, y=…)")
+    try:
+        loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
+        if isinstance(loaded, np.ndarray):
+            return Data(str(path), loaded)
+        if "x" not in loaded:
+            raise InputError(f"{path} holds no array x: {', '.join(loaded) or 'it is empty'}")
+        labels = loaded["y"] if "y" in loaded else None
+        return Data(str(path), loaded["x"], labels)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is damaged, or no numpy file: {error}") from error
+
+
+def _check(data: Data, spec: TensorSpec) -> None:
+    x, y = data.samples, data.labels
+    if x.ndim == 0 or len(x) == 0:
+        raise InputError(f"{data.source} holds no samples")
+    if x.shape[1:] != spec.shape[1:]:
+        raise InputError(
+            f"the samples in {data.source} have shape {x.shape[1:]}",
+            do=f"give samples of shape {spec.shape[1:]}, as the input {spec.name} takes them",
+        )
+    if x.dtype != np.dtype(spec.dtype):
+        raise InputError(
+            f"the samples in {data.source} are {x.dtype}", do=f"convert them to {spec.dtype}"
+        )
+    if len(x) % spec.shape[0]:
+        raise InputError(
+            f"{data.source} holds {len(x)} samples, which is no multiple of the program's batch",
+            do=f"give a multiple of {spec.shape[0]}",
+        )
+    for start in range(0, len(x), 1024):
+        bad = ~np.isfinite(x[start : start + 1024]).reshape(len(x[start : start + 1024]), -1).all(1)
+        if bad.any():
+            raise InputError(f"sample {start + int(bad.argmax())} in {data.source} holds NaN or Inf")
+    if y is not None and (y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer)):
+        raise InputError(
+            f"the labels y in {data.source} are {y.dtype} of shape {y.shape}",
+            do=f"give {len(x)} integers",
+        )

@@ -1,0 +1,48 @@
+"""Every error that a user can meet, and the exit code it ends a command with.
+
+    EdgemixError              exit code 2
+      InputError              a file, option, shape or value that the user gave
+      UnsupportedError        a node that a target cannot take; carries the findings
+      ToolError               a converter, compiler or runtime that failed or crashed
+
+A message says what happened, where (node, module path, file:line) and what to do. A gate that
+was missed (budget, fidelity, precision) is no error: it is a verdict, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_GATE = 1
+EXIT_INPUT = 2
+
+
+class EdgemixError(Exception):
+    """Base of all errors with a message meant for the user."""
+
+    def __init__(self, what: str, *, at: str | None = None, do: str | None = None) -> None:
+        self.what = what
+        self.at = at
+        self.do = do
+        super().__init__(self.message)
+
+    @property
+    def message(self) -> str:
+        """The whole message, one part a line."""
+        parts = [self.what]
+        if self.at:
+            parts.append(f"  at: {self.at}")
+        if self.do:
+            parts.append(f"  try: {self.do}")
+        return "\n".join(parts)
+
+
+class InputError(EdgemixError):
+    """What the user gave cannot be used."""
+
+
+class UnsupportedError(EdgemixError):
+    """A target or a recipe cannot take a part of the program."""
+
+
+class ToolError(EdgemixError):
+    """A third-party converter, compiler or runtime failed."""

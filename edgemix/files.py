@@ -1,0 +1,111 @@
+"""Files are whole or absent: written under a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgemix.errors import InputError
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never half.
+
+    Raises:
+        InputError: the folder cannot be written, or the disk is full.
+    """
+    handle = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if handle is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        raise InputError(
+            f"cannot write {path}: {error.strerror}", do="choose another folder or free some space"
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole or absent."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON with sorted keys, whole or absent."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes; of a folder, of its relative names and files in sorted order."""
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(str(file.relative_to(path)).encode() + b"\0")
+            digest.update(bytes.fromhex(sha256(file)))
+        return digest.hexdigest()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    if path.is_dir():
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    return path.stat().st_size
+
+
+def check_output_folder(path: Path, *, force: bool) -> None:
+    """Refuse an output folder that cannot be written or that holds something already.
+
+    Raises:
+        InputError: ``path`` is a file, is not empty (without ``force``), or cannot be written.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"the output {path} is a file", do="name a folder")
+    if path.is_dir() and any(path.iterdir()) and not force:
+        raise InputError(
+            f"the output folder {path} is not empty", do="name another folder, or add --force"
+        )
+    parent = path
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"the output folder {path} cannot be written", do="name another folder")
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A scratch folder beside ``path`` that takes its place when the block succeeds.
+
+    Yields:
+        The scratch folder. When the block raises, it is removed and ``path`` stays as it was.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}", do="name another folder") from error
+    try:
+        os.chmod(scratch, 0o755)
+        yield scratch
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(scratch, path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,171 @@
+"""What quantizing and lowering both need to know about a graph of aten operators.
+
+Node predicates, the quantize/dequantize nodes and their encodings, constants, and where a node
+comes from. A graph here is the ``torch.fx`` graph of a Program's module: placeholders are the
+inputs, ``get_attr`` nodes the weights.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.ao.quantization.fx import _decomposed  # noqa: F401  (defines quantized_decomposed)
+from torch.fx import GraphModule, Node
+
+from edgemix.encoding import Encoding
+from edgemix.errors import EdgemixError
+
+aten = torch.ops.aten
+_qd = torch.ops.quantized_decomposed
+
+QUANTIZE = frozenset({_qd.quantize_per_tensor.default, _qd.quantize_per_channel.default})
+DEQUANTIZE = frozenset({_qd.dequantize_per_tensor.default, _qd.dequantize_per_channel.default})
+
+CONVOLUTION = frozenset({aten.conv1d.default, aten.conv2d.default})
+LINEAR = frozenset({aten.linear.default, *CONVOLUTION})
+"""Operators with a constant weight and an optional constant bias: args are (x, weight, bias)."""
+
+VIEW = frozenset(
+    {
+        aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints,
+        aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default,
+        aten.permute.default, aten.transpose.int, aten.t.default, aten.expand.default,
+        aten.select.int, aten.slice.Tensor, aten.contiguous.default, aten.clone.default,
+        aten.flip.default, aten.alias.default,
+    }
+)  # fmt: skip
+"""Operators that move values and never change one."""
+
+SELECTING = frozenset({aten.amax.default, aten.max_pool2d.default})
+"""Operators whose result is one of their input's values."""
+
+AVERAGING = frozenset({aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default})
+"""Operators whose result lies between their input's values, on the same grid on every target."""
+
+ADDITION = frozenset({aten.add.Tensor, aten.sub.Tensor})
+CLAMP_AT_ZERO = frozenset({aten.relu.default, aten.relu_.default})
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a node comes from, as far as the export kept it."""
+
+    node: str
+    module: str | None = None
+    """Path of the module in the model ("stages.0.blocks.1.mixer")."""
+    source: str | None = None
+    """File name and line of the model's source ("attention.py:41")."""
+
+    def __str__(self) -> str:
+        origin = ", ".join(part for part in (self.module, self.source) if part)
+        return f"{self.node} ({origin})" if origin else self.node
+
+
+def where(node: Node) -> Where:
+    """Node name, module path and source line of ``node``."""
+    stack = node.meta.get("nn_module_stack") or {}
+    module = next((path for path, _ in reversed(list(stack.values())) if path), None)
+    if module is not None:
+        module = module.removeprefix("L['self'].")
+    source = None
+    for line in reversed((node.meta.get("stack_trace") or "").splitlines()):
+        text = line.strip()
+        if text.startswith("File ") and "/torch/nn/" not in text:
+            name, number = text.split(",")[:2]
+            source = f"{name[5:].strip().strip(chr(34)).rpartition('/')[2]}:{number.split()[-1]}"
+            break
+    return Where(node.name, module, source)
+
+
+def op_name(node: Node) -> str:
+    """The operator's name as a reader knows it ("conv2d", "avg_pool2d")."""
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target.overloadpacket.__name__)
+    return getattr(target, "__name__", str(target))
+
+
+def is_quantize(node: Any) -> bool:
+    """Whether this node turns real numbers into integers."""
+    return isinstance(node, Node) and node.target in QUANTIZE
+
+
+def is_dequantize(node: Any) -> bool:
+    """Whether this node turns integers into real numbers."""
+    return isinstance(node, Node) and node.target in DEQUANTIZE
+
+
+def float_ops(module: GraphModule) -> Iterator[Node]:
+    """The nodes that compute: every call but quantize, dequantize and tuple access."""
+    for node in module.graph.nodes:
+        if node.op == "call_function" and not is_quantize(node) and not is_dequantize(node):
+            if node.target is not operator.getitem:
+                yield node
+
+
+def constant(module: GraphModule, node: Node) -> Tensor:
+    """The tensor behind a ``get_attr`` node."""
+    value: Any = module
+    for name in str(node.target).split("."):
+        value = getattr(value, name)
+    if not isinstance(value, Tensor):
+        raise EdgemixError(f"{node.target} is no tensor", at=str(where(node)))
+    return value.detach()
+
+
+def encoding_of(module: GraphModule, node: Node) -> Encoding:
+    """The encoding that a quantize or dequantize node carries."""
+    dtype = str(node.args[-1]).removeprefix("torch.")
+    qmin, qmax = node.args[-3], node.args[-2]
+    assert isinstance(qmin, int) and isinstance(qmax, int)
+    if node.target in (_qd.quantize_per_tensor.default, _qd.dequantize_per_tensor.default):
+        scale, zero_point = node.args[1], node.args[2]
+        return Encoding((float(scale),), (int(zero_point),), qmin, qmax, dtype)  # type: ignore[arg-type]
+    scales, zero_points, axis = node.args[1:4]
+    assert isinstance(scales, Node) and isinstance(axis, int)
+    scale_values = tuple(constant(module, scales).tolist())
+    zeros = (
+        tuple(int(z) for z in constant(module, zero_points).tolist())
+        if isinstance(zero_points, Node)
+        else (0,) * len(scale_values)
+    )
+    return Encoding(scale_values, zeros, qmin, qmax, dtype, axis)
+
+
+def produced_encoding(module: GraphModule, node: Node) -> Encoding | None:
+    """The encoding in which a node's result travels, or None where it stays real."""
+    for user in node.users:
+        if is_quantize(user):
+            return encoding_of(module, user)
+    return None
+
+
+def through_quantization(node: Node) -> Node:
+    """The node that computed a value: dequantize and quantize nodes in front are skipped."""
+    while is_dequantize(node) or is_quantize(node):
+        source = node.args[0]
+        assert isinstance(source, Node)
+        node = source
+    return node
+
+
+def shape_of(node: Node) -> tuple[int, ...]:
+    """The shape that the export recorded for a node's result."""
+    return tuple(int(n) for n in node.meta["val"].shape)
+
+
+def is_normalization(node: Node) -> bool:
+    """Whether this is x / sum(x): a quotient whose divisor is the sum of its dividend."""
+    if node.target is not aten.div.Tensor:
+        return False
+    dividend, divisor = node.args[:2]
+    if not isinstance(divisor, Node) or divisor.target is not aten.sum.dim_IntList:
+        return False
+    source = divisor.args[0]
+    assert isinstance(source, Node) and isinstance(dividend, Node)
+    return through_quantization(source) is through_quantization(dividend)

@@ -1,0 +1,1 @@
+"""Latency: numbers with a kind, budgets and verdicts."""

@@ -1,0 +1,1 @@
+"""Models of the house: the MetaFormer skeleton, its mixers, presets."""

@@ -1,0 +1,1 @@
+"""Token mixers and channel mixers, one file each."""

@@ -1,0 +1,27 @@
+"""The channel mixer: a two-layer perceptron at every position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+
+class ChannelMlp(nn.Module):
+    """y = W₂ σ(W₁ x) with 1×1 convolutions.
+
+    Shape: [n, c, h, w] → [n, c, h, w].
+    """
+
+    def __init__(
+        self, dim: int, ratio: float = 2.0, activation: Callable[[], nn.Module] = nn.ReLU
+    ) -> None:
+        super().__init__()
+        hidden = int(dim * ratio)
+        self.expand = nn.Conv2d(dim, hidden, 1)
+        self.activation = activation()
+        self.contract = nn.Conv2d(hidden, dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        result: Tensor = self.contract(self.activation(self.expand(x)))
+        return result

@@ -1,0 +1,327 @@
+"""Program: a model as one graph with named inputs, outputs and states."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Node
+
+from edgemix import graph as g
+from edgemix.encoding import Encoding
+from edgemix.errors import EdgemixError, InputError
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, shape and type of an input or output."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    layout: str = ""
+    """One letter per axis, as far as known ("nchw")."""
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """A tensor that one step hands to the next: an input that is fed by an output."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    initial: float = 0.0
+    fed_by: str = ""
+    """Name of the output that becomes this input at the next step."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a program came from."""
+
+    source: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+    licence: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that was done to a program."""
+
+    name: str
+    options: Mapping[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Program:
+    """A ``torch.export`` graph with named inputs, outputs and states.
+
+    A quantized program is the same class, with quantize and dequantize nodes in its graph: the
+    encodings are read from there (:attr:`encodings`) and stored nowhere else. :meth:`run` is the
+    definition of what every artifact has to compute.
+    """
+
+    graph: ExportedProgram
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    origin: Origin
+    states: tuple[StateSpec, ...] = ()
+    history: tuple[Step, ...] = ()
+
+    @classmethod
+    def trace(
+        cls,
+        module: nn.Module,
+        example: Sequence[Tensor],
+        origin: Origin,
+        *,
+        states: tuple[StateSpec, ...] = (),
+    ) -> Program:
+        """Export ``module`` (in evaluation mode) with the shapes of ``example``.
+
+        Raises:
+            InputError: the module cannot be exported; the message carries torch's first line.
+        """
+        module = module.eval()
+        try:
+            graph = export(module, tuple(example))
+        except Exception as error:  # torch.export raises many classes, none of them public
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise InputError(
+                f"torch.export cannot take this model: {type(error).__name__}: {reason}",
+                at=origin.source,
+                do="make it export: no data-dependent Python control flow, fixed shapes",
+            ) from error
+        return cls.from_exported(graph, origin, states=states)
+
+    @classmethod
+    def from_exported(
+        cls, graph: ExportedProgram, origin: Origin, *, states: tuple[StateSpec, ...] = ()
+    ) -> Program:
+        """Wrap an exported graph: names and shapes are those that it carries.
+
+        Raises:
+            InputError: the graph has symbolic shapes, or inputs or outputs that are no tensors.
+        """
+        nodes = {node.name: node for node in graph.graph.nodes}
+        signature = graph.graph_signature
+        state_names = {state.name for state in states}
+        inputs = tuple(_spec(nodes[n], origin) for n in signature.user_inputs if n not in state_names)
+        names = [n for n in signature.user_outputs if isinstance(n, str)]
+        if len(names) != len(signature.user_outputs) or not inputs or not names:
+            raise InputError("inputs and outputs of a model must be tensors", at=origin.source)
+        if signature.buffers_to_mutate:
+            raise InputError(
+                f"the model changes its own buffer {next(iter(signature.buffers_to_mutate.values()))}",
+                at=origin.source,
+                do="return the new value as an output and declare it as a state",
+            )
+        outputs = tuple(
+            replace(_spec(nodes[n], origin), name="output" if len(names) == 1 else f"output_{i}")
+            for i, n in enumerate(names)
+        )
+        return cls(graph, inputs, outputs, origin, states)
+
+    def run(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Run the graph: the living definition of this program.
+
+        Args:
+            inputs: as many as :attr:`inputs`. A batch larger than the graph's runs sample by
+                sample groups of the graph's batch size; it must be a multiple of it.
+
+        Raises:
+            InputError: number, shape or type of the inputs is not what the program takes.
+        """
+        if len(inputs) != len(self.inputs):
+            raise InputError(f"the program takes {len(self.inputs)} inputs, {len(inputs)} were given")
+        for tensor, spec in zip(inputs, self.inputs, strict=True):
+            _check_input(tensor, spec)
+        batch = self.inputs[0].shape[0]
+        count = inputs[0].shape[0]
+        if any(t.shape[0] != count for t in inputs) or count % batch:
+            raise InputError(f"the number of samples must be a multiple of {batch}: {count}")
+        if count == 0:
+            return tuple(torch.zeros(0, *spec.shape[1:]) for spec in self.outputs)
+        pieces = []
+        with torch.inference_mode():
+            for start in range(0, count, batch):
+                result = self._runner(*(t[start : start + batch].contiguous() for t in inputs))
+                pieces.append(result if isinstance(result, tuple) else (result,))
+        return tuple(torch.cat([p[i] for p in pieces]) for i in range(len(self.outputs)))
+
+    def module(self) -> GraphModule:
+        """A fresh ``torch.fx`` module of the graph, with weights as attributes."""
+        module = self.graph.module(check_guards=False)
+        assert isinstance(module, GraphModule)
+        return module
+
+    def example(self) -> tuple[Tensor, ...]:
+        """Zeros of the inputs' shapes."""
+        return tuple(torch.zeros(spec.shape) for spec in self.inputs)
+
+    def with_module(
+        self, module: GraphModule, name: str, options: Mapping[str, Any], seconds: float
+    ) -> Program:
+        """The program whose graph is ``module``: one more :class:`Step`, the same interface.
+
+        Raises:
+            EdgemixError: inputs or outputs changed.
+        """
+        module.graph.lint()
+        module.recompile()
+        exported = export(module, self.example())
+        _copy_origins(module, exported)
+        program = Program.from_exported(exported, self.origin, states=self.states)
+        if [s.shape for s in program.inputs + program.outputs] != [
+            s.shape for s in self.inputs + self.outputs
+        ]:
+            raise EdgemixError(f"the step {name} changed the program's inputs or outputs")
+        step = Step(name, dict(options), round(seconds, 3))
+        return replace(
+            program, inputs=self.inputs, outputs=self.outputs, history=(*self.history, step)
+        )
+
+    @cached_property
+    def _runner(self) -> GraphModule:
+        return self.module()
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the graph's operators, their arguments and all weights."""
+        digest = hashlib.sha256()
+        for node in self.graph.graph.nodes:
+            digest.update(f"{node.op} {node.target} {node.args} {node.kwargs}\n".encode())
+        for name, tensor in sorted({**self.graph.state_dict, **_tensors(self.graph.constants)}.items()):
+            flat = tensor.detach().contiguous()
+            digest.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
+            digest.update(flat.reshape(-1).view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+        return digest.hexdigest()
+
+    @cached_property
+    def encodings(self) -> dict[str, Encoding]:
+        """Encoding of every quantized value, by the name of the node that computes it."""
+        module = self.module()
+        found = {}
+        for node in module.graph.nodes:
+            if g.is_quantize(node):
+                found[g.through_quantization(node).name] = g.encoding_of(module, node)
+        return found
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the graph holds quantize nodes."""
+        return any(g.is_quantize(node) for node in self.graph.graph.nodes)
+
+    @cached_property
+    def output_encodings(self) -> tuple[Encoding | None, ...]:
+        """The encodings of the outputs; None for one that stays real."""
+        module = self.module()
+        (result,) = module.graph.find_nodes(op="output")
+        values = result.args[0] if isinstance(result.args[0], (tuple, list)) else (result.args[0],)
+        return tuple(
+            g.encoding_of(module, v) if isinstance(v, Node) and g.is_dequantize(v) else None
+            for v in values
+        )
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights (scales and zero points do not count)."""
+        module = self.module()
+        seen: dict[str, int] = {}
+        for node in module.graph.find_nodes(op="get_attr"):
+            users = [u for u in node.users if not (g.is_quantize(u) or g.is_dequantize(u))]
+            first = [u for u in node.users if u.args and u.args[0] is node]
+            if users or first:
+                seen[str(node.target)] = g.constant(module, node).numel()
+        return sum(seen.values())
+
+    def save(self, path: Path) -> None:
+        """Write the program to one file, whole or absent."""
+        from edgemix import archive
+
+        archive.save(self, path)
+
+    @staticmethod
+    def load(path: Path) -> Program:
+        """Read a program back, bit-identical. No code from the file runs.
+
+        Raises:
+            InputError: missing, truncated, or no edgemix program.
+        """
+        from edgemix import archive
+
+        return archive.load(path)
+
+
+def export(module: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
+    """``torch.export`` with static shapes and without its chatter."""
+    with quiet(), torch.no_grad():
+        return torch.export.export(module, example, strict=False)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back third-party warnings: what matters to a user is an error or in the report."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def timed(function: Callable[[], GraphModule]) -> tuple[GraphModule, float]:
+    """A function's result and the seconds that it took."""
+    start = time.perf_counter()
+    result = function()
+    return result, time.perf_counter() - start
+
+
+def _spec(node: Node, origin: Origin) -> TensorSpec:
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor):
+        raise InputError(f"{node.name} is no tensor", at=origin.source)
+    if any(not isinstance(n, int) for n in value.shape):
+        raise InputError(
+            f"{node.name} has a symbolic shape: {tuple(value.shape)}",
+            at=origin.source,
+            do="export the model with fixed shapes",
+        )
+    layout = {3: "ntc", 4: "nchw"}.get(value.ndim, "")
+    return TensorSpec(node.name, tuple(value.shape), str(value.dtype).removeprefix("torch."), layout)
+
+
+def _check_input(tensor: Tensor, spec: TensorSpec) -> None:
+    if tuple(tensor.shape[1:]) != spec.shape[1:]:
+        raise InputError(
+            f"input {spec.name} has samples of shape {tuple(tensor.shape[1:])}",
+            do=f"give samples of shape {spec.shape[1:]}",
+        )
+    if str(tensor.dtype) != f"torch.{spec.dtype}":
+        raise InputError(f"input {spec.name} is {tensor.dtype}", do=f"give {spec.dtype}")
+
+
+def _copy_origins(source: GraphModule, exported: ExportedProgram) -> None:
+    """Give an exported graph the module paths and source lines of the graph it was made from."""
+    before = [n for n in source.graph.nodes if n.op == "call_function"]
+    after = [n for n in exported.graph.nodes if n.op == "call_function"]
+    if [n.target for n in before] != [n.target for n in after]:
+        return
+    for old, new in zip(before, after, strict=True):
+        for key in ("nn_module_stack", "stack_trace"):
+            if key in old.meta:
+                new.meta[key] = old.meta[key]
+            else:
+                new.meta.pop(key, None)
+
+
+def _tensors(values: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}

@@ -1,0 +1,142 @@
+"""Fidelity: an artifact against the program it was made from, as a contract with a level."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemix.encoding import Encoding
+from edgemix.errors import InputError
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What an artifact promises about its outputs, compared as integers.
+
+    ``exact``: every value identical. ``lsb``: at least ``share`` of the values within ``lsb``
+    steps. ``decisions``: the same largest class for at least ``share`` of the samples.
+    """
+
+    level: Literal["exact", "lsb", "decisions"]
+    lsb: int = 0
+    share: float = 1.0
+
+    def __str__(self) -> str:
+        if self.level == "exact":
+            return "exact"
+        bound = f"≤ {self.lsb} LSB" if self.level == "lsb" else "same decision"
+        return bound if self.share == 1.0 else f"{bound} for {self.share:.1%}"
+
+    @classmethod
+    def parse(cls, text: str) -> Contract:
+        """``exact``, ``lsb:1``, ``lsb:1@99.9%`` or ``decisions@99%``.
+
+        Raises:
+            InputError: the text is none of these.
+        """
+        match = re.fullmatch(r"(exact|decisions|lsb:(\d+))(?:@([\d.]+)%)?", text)
+        if match is None or (match[1] == "exact" and match[3]):
+            raise InputError(f"no contract: {text}", do="use exact, lsb:1, lsb:1@99.9% or decisions@99%")
+        share = float(match[3]) / 100 if match[3] else 1.0
+        if not 0 < share <= 1:
+            raise InputError(f"a contract's share must lie in (0 %, 100 %]: {text}")
+        if match[1].startswith("lsb"):
+            return cls("lsb", int(match[2]), share)
+        return cls("exact" if match[1] == "exact" else "decisions", 0, share)
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How near an artifact comes to its program, on the same samples."""
+
+    contract: Contract
+    samples: int
+    identical: float
+    """Share of identical output values."""
+    within: float
+    """Share of output values within 1 LSB."""
+    worst_lsb: int | None
+    """Largest difference in steps of the output's encoding; None for an unquantized output."""
+    sqnr_db: float | None
+    """Signal to difference, in dB; None where there is no difference at all."""
+    decisions_equal: float
+    """Share of samples with the same largest output."""
+    accuracy: float | None = None
+    """Share of right decisions of the artifact, where labels were given."""
+    program_accuracy: float | None = None
+    float_accuracy: float | None = None
+    passed: bool = True
+    why: str = ""
+
+
+def sqnr_db(reference: npt.ArrayLike, found: npt.ArrayLike) -> float | None:
+    """10 · log10(Σ reference² / Σ (reference − found)²); None where both are identical."""
+    r, f = np.asarray(reference, np.float64), np.asarray(found, np.float64)
+    noise = float(np.sum((r - f) ** 2))
+    if noise == 0.0:
+        return None
+    signal = float(np.sum(r**2))
+    return 10.0 * float(np.log10(signal / noise)) if signal > 0 else float("-inf")
+
+
+def accuracy(outputs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """Share of samples [n, classes] whose largest output is the label [n]."""
+    return float(np.mean(np.argmax(np.asarray(outputs), axis=-1) == np.asarray(labels)))
+
+
+def compare(
+    expected: Floats,
+    found: Floats,
+    encoding: Encoding | None,
+    contract: Contract,
+    *,
+    labels: npt.NDArray[np.int64] | None = None,
+    float_outputs: Floats | None = None,
+) -> Fidelity:
+    """Measure ``found`` (the artifact's outputs) against ``expected`` (the program's), [n, ...].
+
+    Raises:
+        InputError: shapes differ, or there are no samples.
+    """
+    if expected.shape != found.shape:
+        raise InputError(f"the artifact gave {found.shape}, the program {expected.shape}")
+    if len(expected) == 0:
+        raise InputError("there are no samples to compare")
+    if encoding is not None:
+        steps = np.abs(encoding.integers(expected) - encoding.integers(found))
+        worst: int | None = int(steps.max())
+    else:
+        steps = np.abs(expected - found) / max(float(np.ptp(expected)) / 255, 1e-30)
+        worst = None
+    flat = (len(expected), -1)
+    same = np.argmax(expected.reshape(flat), -1) == np.argmax(found.reshape(flat), -1)
+    finite = bool(np.isfinite(found).all())
+    share = {
+        "exact": float(np.mean(steps == 0)),
+        "lsb": float(np.mean(steps <= contract.lsb)),
+        "decisions": float(np.mean(same)),
+    }[contract.level]
+    passed = finite and share >= contract.share
+    why = "" if passed else f"{share:.2%} of the outputs keep the contract {contract}"
+    return Fidelity(
+        contract=contract,
+        samples=len(expected),
+        identical=float(np.mean(steps == 0)),
+        within=float(np.mean(steps <= 1)),
+        worst_lsb=worst,
+        sqnr_db=sqnr_db(expected, found),
+        decisions_equal=float(np.mean(same)),
+        accuracy=None if labels is None else accuracy(found, labels),
+        program_accuracy=None if labels is None else accuracy(expected, labels),
+        float_accuracy=None
+        if labels is None or float_outputs is None
+        else accuracy(float_outputs, labels),
+        passed=passed,
+        why=why if finite else "the artifact gave NaN or Inf",
+    )

@@ -1,0 +1,37 @@
+"""Rewrites: graph to equivalent graph, one file each.
+
+``STANDARD`` is the order in which every program takes them, with the reason beside each.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgemix.program import Program
+
+STANDARD = (
+    "unpack_views",  # first: later rewrites and the quantizer look at single values
+    "fold_norm",  # before lifting scalars: the fold makes constants of its own
+    "lift_scalars",  # after folding: what is left is arithmetic that has to be quantized
+)
+
+
+def load(name: str) -> object:
+    """A rewrite by name."""
+    from edgemix.rewrites.fold_norm import FoldNorm
+    from edgemix.rewrites.lift_scalars import LiftScalars
+    from edgemix.rewrites.split_softmax import SplitSoftmax
+    from edgemix.rewrites.unpack_views import UnpackViews
+
+    table = {r.name: r for r in (FoldNorm, LiftScalars, SplitSoftmax, UnpackViews)}
+    return table[name]()
+
+
+def standard(program: Program, split: tuple[str, ...] = ()) -> Program:
+    """The standard rewrites in their order, then the splits that a recipe asks for."""
+    from edgemix.rewrites.base import apply
+
+    for name in (*STANDARD, *(f"split_{composite}" for composite in split)):
+        program = apply(program, load(name))  # type: ignore[arg-type]
+    return program

@@ -1,0 +1,37 @@
+"""Python numbers in arithmetic → constant tensors, so that they are quantized like any other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.fx import GraphModule
+
+from edgemix.graph import aten
+from edgemix.rewrites.base import add_constant
+
+_ARITHMETIC = (aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.div.Tensor)
+
+
+@dataclass(frozen=True)
+class LiftScalars:
+    """``x * 0.25`` → ``x * c`` with a constant c of one element; ``x / 4`` → ``x * c`` too."""
+
+    name: ClassVar[str] = "lift_scalars"
+
+    def apply(self, module: GraphModule) -> int:
+        """Lift them all; returns how many there were."""
+        count = 0
+        for node in list(module.graph.nodes):
+            if node.target not in _ARITHMETIC or not isinstance(node.args[1], (int, float)):
+                continue
+            if not node.meta["val"].is_floating_point():
+                continue
+            value = float(node.args[1]) * float(node.kwargs.get("alpha", 1))
+            if node.target is aten.div.Tensor:
+                value, node.target = 1.0 / value, aten.mul.Tensor
+            scalar = add_constant(module, node, f"{node.name}_scalar", torch.tensor([value]))
+            node.args, node.kwargs = (node.args[0], scalar), {}
+            count += 1
+        return count

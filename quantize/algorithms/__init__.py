@@ -1,0 +1,1 @@
+"""Algorithms that make quantization hold, one file each."""

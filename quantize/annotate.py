@@ -1,0 +1,222 @@
+"""From a recipe and a calibration to PT2E annotations: which tensor gets which encoding.
+
+Two steps. :func:`assign` finds the encoding of every activation, as data. :class:`Annotator`, the
+``Quantizer`` that torchao's PT2E asks for, writes them onto the graph together with those of
+weights and biases.
+
+Which activations share one encoding: views and selections with their input; pooling averages too,
+since no target rescales there; the operands and the result of an addition where the recipe
+aligns them. Which stay unquantized, because they are exact in a wide accumulator: a linear
+operator or an addition whose only reader is a ReLU, and the sum of a normalization x / sum(x).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torchao.quantization.pt2e.observer import ObserverBase
+from torchao.quantization.pt2e.quantizer import (
+    QuantizationAnnotation,
+    QuantizationSpec,
+    Quantizer,
+)
+
+from edgemix import graph as g
+from edgemix.encoding import DTYPES, Encoding
+from edgemix.errors import InputError
+from edgemix.quantize.calibrate import Calibration
+from edgemix.quantize.observers import TensorStats, choose_range
+from edgemix.quantize.params import Range, encode, encode_bias, encode_channels
+from edgemix.quantize.recipe import Recipe, Rule
+
+SOFTMAX = Encoding.per_tensor(1 / 256, -128)
+"""A probability: [0, 1) in steps of 1/256, as TFLite's kernels demand."""
+
+_SHARES_INPUT = g.VIEW | g.SELECTING
+_PROBABILITY = frozenset({g.aten.softmax.int, g.aten._softmax.default})
+
+
+def assign(module: GraphModule, calibration: Calibration, recipe: Recipe) -> dict[str, Encoding]:
+    """The encoding of every activation that is quantized, by node name.
+
+    Raises:
+        InputError: a node of the graph was never reached by the calibration data.
+    """
+    rule = recipe.activations
+    groups = _Groups()
+    ranges: dict[str, Range] = {}
+    fixed: dict[str, Encoding] = {}
+    for node in module.graph.nodes:
+        if node.op not in ("placeholder", "call_function") or not _is_float(node):
+            continue
+        if not node.users or _exact_in_accumulator(node):
+            continue
+        if node.op == "call_function" and node.target in _SHARES_INPUT:
+            groups.join(node.name, node.args[0].name)
+        elif node.target in _PROBABILITY or g.is_normalization(node):
+            fixed[node.name] = SOFTMAX
+        elif node.name not in calibration.stats:
+            raise InputError(
+                "the calibration never reached this node", at=str(g.where(node)), do="calibrate again"
+            )
+        else:
+            ranges[node.name] = choose_range(calibration.stats[node.name], rule)
+    if recipe.align_additions > 1.0:
+        _align_additions(module, groups, ranges, recipe.align_additions)
+    return groups.encodings(ranges, fixed, rule)
+
+
+class Annotator(Quantizer):
+    """PT2E's view of a recipe: every float operator's result, weight and bias gets a spec."""
+
+    def __init__(self, encodings: Mapping[str, Encoding], weights: Rule) -> None:
+        self._encodings = encodings
+        self._weights = weights
+
+    def annotate(self, model: GraphModule) -> GraphModule:  # noqa: D102
+        for node in model.graph.nodes:
+            if node.op not in ("placeholder", "call_function"):
+                continue
+            own = self._encodings.get(node.name)
+            constants = self._constants(model, node) if node.op == "call_function" else {}
+            if own is None and not constants:
+                continue
+            node.meta["quantization_annotation"] = QuantizationAnnotation(
+                input_qspec_map={n: _spec(e) for n, e in constants.items()},
+                output_qspec=None if own is None else _spec(own),
+                _annotated=True,
+            )
+        return model
+
+    def validate(self, model: GraphModule) -> None:  # noqa: D102
+        return
+
+    def _constants(self, module: GraphModule, node: Node) -> dict[Node, Encoding]:
+        """Encodings of the constants that a node reads."""
+        found: dict[Node, Encoding] = {}
+        if node.target in g.LINEAR:
+            x, weight = node.args[0], node.args[1]
+            if not isinstance(x, Node) or not isinstance(weight, Node) or weight.op != "get_attr":
+                return found
+            found[weight] = self._weight(g.constant(module, weight))
+            bias = node.args[2] if len(node.args) > 2 else None
+            activation = self._encodings.get(x.name)
+            if isinstance(bias, Node) and activation is not None:
+                found[bias] = encode_bias(activation, found[weight])
+            return found
+        for source in node.all_input_nodes:
+            if source.op == "get_attr":
+                value = g.constant(module, source)
+                if value.is_floating_point():
+                    found[source] = self._per_tensor(value)
+        return found
+
+    def _weight(self, weight: Tensor) -> Encoding:
+        if self._weights.granularity == "per_channel":
+            return encode_channels(weight, self._weights)
+        return self._per_tensor(weight)
+
+    def _per_tensor(self, value: Tensor) -> Encoding:
+        return encode(choose_range(TensorStats.of(value), self._weights), self._weights, narrow=True)
+
+
+class Given(ObserverBase):  # type: ignore[misc]
+    """An observer that observes nothing: PT2E asks it for the encoding that it was given."""
+
+    def __init__(self, encoding: Encoding, **_: Any) -> None:
+        super().__init__(dtype=DTYPES[encoding.dtype], is_dynamic=False)
+        self.encoding = encoding
+        self.quant_min, self.quant_max = encoding.qmin, encoding.qmax
+        self.ch_axis = encoding.axis
+        self.qscheme = _scheme(encoding)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        return x
+
+    def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # noqa: D102
+        return (
+            torch.tensor(self.encoding.scale, dtype=torch.float32),
+            torch.tensor(self.encoding.zero_point, dtype=torch.int64),
+        )
+
+
+def _spec(encoding: Encoding) -> QuantizationSpec:
+    return QuantizationSpec(
+        dtype=DTYPES[encoding.dtype],
+        observer_or_fake_quant_ctr=Given.with_args(encoding=encoding),
+        quant_min=encoding.qmin,
+        quant_max=encoding.qmax,
+        qscheme=_scheme(encoding),
+        ch_axis=encoding.axis,
+    )
+
+
+def _scheme(encoding: Encoding) -> torch.qscheme:
+    return torch.per_tensor_affine if encoding.axis is None else torch.per_channel_affine
+
+
+def _is_float(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _exact_in_accumulator(node: Node) -> bool:
+    readers = list(node.users)
+    if node.op != "call_function" or len(readers) != 1:
+        return False
+    if node.target in g.LINEAR | g.ADDITION:
+        return readers[0].target in g.CLAMP_AT_ZERO
+    return g.is_normalization(readers[0]) and readers[0].args[1] is node
+
+
+def _align_additions(
+    module: GraphModule, groups: _Groups, ranges: Mapping[str, Range], limit: float
+) -> None:
+    for node in module.graph.nodes:
+        if node.target not in g.ADDITION or _exact_in_accumulator(node):
+            continue
+        members = [n.name for n in (*node.args[:2], node) if isinstance(n, Node) and n.op != "get_attr"]
+        spans = [groups.span(name, ranges) for name in members]
+        if any(s is None or s == 0.0 for s in spans):
+            continue
+        wide = max(s for s in spans if s is not None)
+        near = [m for m, s in zip(members, spans, strict=True) if s is not None and wide / s <= limit]
+        for member in near[1:]:
+            groups.join(member, near[0])
+
+
+class _Groups:
+    """Union-find over node names: the members of a group share one encoding."""
+
+    def __init__(self) -> None:
+        self._parent: dict[str, str] = {}
+
+    def root(self, name: str) -> str:
+        while (parent := self._parent.setdefault(name, name)) != name:
+            name = parent
+        return name
+
+    def join(self, a: str, b: str) -> None:
+        self._parent[self.root(a)] = self.root(b)
+
+    def span(self, name: str, ranges: Mapping[str, Range]) -> float | None:
+        """Largest magnitude in a member's group, None where no range is known."""
+        root = self.root(name)
+        peaks = [max(-lo, hi) for n, (lo, hi) in ranges.items() if self.root(n) == root]
+        return max(peaks) if peaks else None
+
+    def encodings(
+        self, ranges: Mapping[str, Range], fixed: Mapping[str, Encoding], rule: Rule
+    ) -> dict[str, Encoding]:
+        unions: dict[str, Range] = {}
+        for name, (lo, hi) in ranges.items():
+            a, b = unions.get(self.root(name), (lo, hi))
+            unions[self.root(name)] = (min(a, lo), max(b, hi))
+        by_root = {root: encode(bounds, rule) for root, bounds in unions.items()}
+        by_root.update({self.root(name): encoding for name, encoding in fixed.items()})
+        names = {*ranges, *fixed, *self._parent}
+        return {n: by_root[self.root(n)] for n in names if self.root(n) in by_root}

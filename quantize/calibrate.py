@@ -1,0 +1,154 @@
+"""Calibration: what every tensor of a program looks like on real data, gathered once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+from torch.fx import Interpreter, Node
+
+from edgemix import files
+from edgemix.errors import InputError
+from edgemix.graph import where
+from edgemix.program import Program
+from edgemix.quantize.observers import BINS, TensorStats
+
+
+@dataclass(frozen=True)
+class DataPrint:
+    """What data went in: number and shape of the samples, and a hash of all their bytes."""
+
+    samples: int
+    shape: tuple[int, ...]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Statistics of every float tensor of a program, by node name."""
+
+    program: str
+    """Digest of the float program that was observed."""
+    data: DataPrint
+    stats: dict[str, TensorStats]
+
+    def save(self, path: Path) -> None:
+        """Write to one safetensors file, whole or absent."""
+        tensors, about = {}, {}
+        for name, s in self.stats.items():
+            tensors[f"{name}.counts"], tensors[f"{name}.sums"] = s.counts, s.sums
+            about[name] = {"minimum": s.minimum, "maximum": s.maximum, "exponent": s.exponent}
+        header = {"program": self.program, "data": asdict(self.data), "stats": about}
+        files.write_bytes(path, safetensors.torch.save(tensors, {"edgemix": json.dumps(header)}))
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Read a saved calibration.
+
+        Raises:
+            InputError: missing, damaged, or no calibration.
+        """
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                header: dict[str, Any] = json.loads((file.metadata() or {})["edgemix"])
+                stats = {}
+                for name, s in header["stats"].items():
+                    counts, sums = file.get_tensor(f"{name}.counts"), file.get_tensor(f"{name}.sums")
+                    if counts.shape != (BINS,) or sums.shape != (BINS,):
+                        raise ValueError(f"{name} has no histogram of {BINS} bins")
+                    stats[name] = TensorStats(counts=counts, sums=sums, **s)
+            data = DataPrint(**{**header["data"], "shape": tuple(header["data"]["shape"])})
+        except FileNotFoundError as error:
+            raise InputError(f"there is no calibration {path}") from error
+        except (OSError, KeyError, ValueError, TypeError, safetensors.SafetensorError) as error:
+            raise InputError(f"{path} is no calibration, or it is damaged: {error}") from error
+        return cls(header["program"], data, stats)
+
+
+def calibrate(
+    program: Program,
+    batches: Iterable[Tensor],
+    *,
+    on_batch: Callable[[int], None] | None = None,
+) -> Calibration:
+    """Run ``program`` on data and keep a histogram of every float tensor.
+
+    Memory does not grow with the number of batches.
+
+    Args:
+        program: a float program with one input.
+        batches: tensors of samples [n, ...]; n must be a multiple of the program's batch.
+        on_batch: called with the number of samples of each batch when it is done.
+
+    Raises:
+        InputError: no data, wrong shape or type, or a value that is not finite (in the data or
+            at a node, which is then named).
+    """
+    if program.quantized:
+        raise InputError("this program is quantized already", do="calibrate the float program")
+    observer = _Observer(program)
+    size = program.inputs[0].shape[0]
+    digest, samples = hashlib.sha256(), 0
+    for batch in batches:
+        check_batch(program, batch, first=samples)
+        digest.update(batch.contiguous().numpy().tobytes())
+        for start in range(0, len(batch), size):
+            observer.run(batch[start : start + size].contiguous())
+        samples += len(batch)
+        if on_batch is not None:
+            on_batch(len(batch))
+    if samples == 0:
+        raise InputError("there is no calibration data", do="give at least one sample")
+    data = DataPrint(samples, program.inputs[0].shape[1:], digest.hexdigest())
+    return Calibration(program.digest, data, observer.stats)
+
+
+def check_batch(program: Program, batch: Tensor, *, first: int = 0) -> None:
+    """Refuse samples that the program cannot take.
+
+    Raises:
+        InputError: wrong shape or type, or a sample with NaN or Inf (its index is named).
+    """
+    spec = program.inputs[0]
+    if tuple(batch.shape[1:]) != spec.shape[1:]:
+        raise InputError(
+            f"the samples have shape {tuple(batch.shape[1:])}, the program takes {spec.shape[1:]}"
+        )
+    if str(batch.dtype) != f"torch.{spec.dtype}":
+        raise InputError(f"the samples are {batch.dtype}, the program takes {spec.dtype}")
+    if len(batch) % spec.shape[0]:
+        raise InputError(f"the number of samples must be a multiple of {spec.shape[0]}: {len(batch)}")
+    bad = ~torch.isfinite(batch).flatten(1).all(1)
+    if bad.any():
+        raise InputError(f"sample {first + int(bad.nonzero()[0])} holds NaN or Inf")
+
+
+class _Observer(Interpreter):
+    def __init__(self, program: Program) -> None:
+        super().__init__(program.module())
+        self.stats: dict[str, TensorStats] = {}
+
+    @torch.no_grad()
+    def run(self, *args: Any, **more: Any) -> Any:
+        return super().run(*args, **more)
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        observed = n.op in ("placeholder", "call_function")
+        if observed and isinstance(value, Tensor) and value.is_floating_point() and value.numel():
+            if not torch.isfinite(value).all():
+                raise InputError(
+                    "the model computes NaN or Inf on the calibration data", at=str(where(n))
+                )
+            new = TensorStats.of(value)
+            old = self.stats.get(n.name)
+            self.stats[n.name] = new if old is None else old.merge(new)
+        return value

@@ -1,0 +1,88 @@
+"""Recipe: what is quantized, how finely, from which ranges. Plain TOML, typed here.
+
+A recipe file holds the fields of :class:`Recipe`, its two rules as tables:
+
+    name = "int8"
+    align_additions = 4.0
+    [weights]
+    granularity = "per_channel"
+    symmetric = true
+    [activations]
+    observer = "mse"
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgemix.errors import InputError
+
+
+class Rule(BaseModel):
+    """How one kind of tensor (weights, activations) is quantized."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bits: Literal[8] = 8
+    granularity: Literal["per_tensor", "per_channel"] = "per_tensor"
+    symmetric: bool = False
+    """Zero point 0; only with power-of-two scales may a non-negative tensor start at zero."""
+    scale: Literal["free", "power_of_two"] = "free"
+    observer: Literal["minmax", "percentile", "mse"] = "minmax"
+    """How a range is chosen from what calibration saw, see :mod:`edgemix.quantize.observers`."""
+    percentile: float = Field(default=99.99, gt=50, le=100)
+    """Share of values, in percent, that the ``percentile`` observer keeps inside the range."""
+
+
+class Recipe(BaseModel):
+    """What is quantized, how finely, and which composites are split into table-sized steps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    weights: Rule = Rule(symmetric=True, granularity="per_channel")
+    activations: Rule = Rule()
+    align_additions: float = Field(default=1.0, ge=1.0)
+    """An addition's operands and result share one encoding where their ranges differ by at most
+    this factor: the addition is then exact on every target. 1 turns it off."""
+    split: tuple[Literal["softmax"], ...] = ()
+    """Composites that are split into elementary steps, each of them exact in fixed point."""
+
+    @classmethod
+    def load(cls, name_or_path: str) -> Recipe:
+        """A recipe of the house by name (``int8``, ``fixed8``), or a TOML file by path.
+
+        Raises:
+            InputError: no such recipe, no TOML, or a field that is unknown or out of range.
+        """
+        path = Path(name_or_path)
+        if name_or_path in names():
+            text = (_folder() / f"{name_or_path}.toml").read_text()
+        elif path.suffix == ".toml" and path.is_file():
+            text = path.read_text()
+        else:
+            raise InputError(
+                f"there is no recipe {name_or_path}", do=f"use {', '.join(names())}, or a .toml file"
+            )
+        try:
+            return cls.model_validate(tomllib.loads(text))
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"the recipe {name_or_path} is not TOML: {error}") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise InputError(f"the recipe {name_or_path}: {field}: {first['msg']}") from error
+
+
+def names() -> list[str]:
+    """Names of the recipes that come with edgemix."""
+    return sorted(p.name.removesuffix(".toml") for p in _folder().iterdir() if p.name[-5:] == ".toml")
+
+
+def _folder() -> resources.abc.Traversable:  # type: ignore[name-defined]
+    return resources.files("edgemix.quantize") / "recipes"

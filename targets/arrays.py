@@ -1,0 +1,44 @@
+"""How arrays travel between this process and the child that runs an artifact."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgemix import child
+from edgemix.targets.base import Arrays, Progress
+
+
+def run_in_child(
+    function: str,
+    request: Mapping[str, Any],
+    inputs: Arrays,
+    *,
+    tool: str,
+    progress: Progress | None,
+) -> Arrays:
+    """Call ``function`` in a child with the inputs' file added to ``request``, as ``inputs``.
+
+    The child writes its results to the file that the request names as ``outputs``.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgemix-") as scratch:
+        given, found = Path(scratch) / "inputs.npz", Path(scratch) / "outputs.npz"
+        save(given, inputs)
+        request = {**request, "inputs": str(given), "outputs": str(found)}
+        child.call(function, request, tool=tool, on_progress=progress)
+        return read(found)
+
+
+def save(path: Path, arrays: Arrays) -> None:
+    """Arrays in order, as one ``.npz`` file."""
+    np.savez(path, **{f"a{i}": a for i, a in enumerate(arrays)})
+
+
+def read(path: Path) -> Arrays:
+    """The arrays that :func:`save` wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        return tuple(stored[f"a{i}"] for i in range(len(stored.files)))

@@ -1,0 +1,131 @@
+"""The protocol that every target keeps, and the nouns that it speaks in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgemix.encoding import Encoding
+from edgemix.graph import Where
+from edgemix.latency.base import Latency
+from edgemix.program import Program, TensorSpec
+from edgemix.proof import Contract
+
+Arrays = tuple[npt.NDArray[np.float32], ...]
+Progress = Callable[[float], None]
+
+Arithmetic = Literal["integer", "fixed", "float between integers", "float16 between integers", "float"]
+"""In which type an operator really computes. ``float between integers``: its inputs and outputs
+are quantized values, the arithmetic in between is float. ``float``: a value stays unquantized."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a target cannot take."""
+
+    where: Where
+    why: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.why}; {self.remedy}"
+
+
+@dataclass(frozen=True)
+class OpPrecision:
+    """The type in which one operator of the artifact really runs, read back from it."""
+
+    op: str
+    name: str
+    asked: Arithmetic
+    achieved: Arithmetic
+
+    @property
+    def kept(self) -> bool:
+        """Whether the operator runs as asked."""
+        return self.asked == self.achieved
+
+
+@dataclass(frozen=True)
+class Binding:
+    """How one input or output of the program is found in the artifact."""
+
+    spec: TensorSpec
+    name: str
+    """Its name there."""
+    layout: str
+    dtype: str
+    encoding: Encoding | None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a target made of a program, in a folder of its own."""
+
+    target: str
+    program: str
+    """Digest of the program."""
+    main: str
+    """The file or folder to ship, relative to the artifact's folder."""
+    inputs: tuple[Binding, ...]
+    outputs: tuple[Binding, ...]
+    toolchain: Mapping[str, str]
+    """Versions of the packages that made it."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What else a reader of the report should know (deployment target, opset, precisions …)."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Artifact:
+        """The artifact that :meth:`to_json` wrote."""
+        fields = dict(value)
+        for side in ("inputs", "outputs"):
+            fields[side] = tuple(_binding(b) for b in fields[side])
+        return cls(**fields)
+
+
+class Target(Protocol):
+    """One place where programs run. Every call that loads a third-party tool runs it in a child."""
+
+    name: ClassVar[str]
+    extra: ClassVar[str]
+    """The extra that installs what it needs."""
+    title: ClassVar[str]
+    runtime: ClassVar[str]
+    """What runs the artifact, for people."""
+    contract: ClassVar[Contract]
+    """What its artifacts promise unless the user asks for something else."""
+
+    def supports(self, program: Program) -> tuple[Finding, ...]:
+        """Every node that this target cannot take; empty if it takes all."""
+
+    def lower(self, program: Program, program_file: Path, folder: Path) -> Artifact:
+        """Write the artifact's files into ``folder`` (which exists and is empty)."""
+
+    def run(
+        self, artifact: Artifact, folder: Path, inputs: Arrays, progress: Progress | None = None
+    ) -> Arrays | None:
+        """The artifact's outputs as real numbers, or None where this machine cannot run it."""
+
+    def audit(self, artifact: Artifact, folder: Path) -> tuple[OpPrecision, ...]:
+        """The type in which each operator really runs, read back from the artifact."""
+
+    def latency(self, artifact: Artifact, folder: Path, threads: int) -> Latency | None:
+        """Time of one inference, or None where there is no honest number yet."""
+
+
+def _binding(value: Mapping[str, Any]) -> Binding:
+    fields = dict(value)
+    fields["spec"] = TensorSpec(**{**fields["spec"], "shape": tuple(fields["spec"]["shape"])})
+    if fields["encoding"] is not None:
+        e = fields["encoding"]
+        fields["encoding"] = Encoding(**{**e, "scale": tuple(e["scale"]), "zero_point": tuple(e["zero_point"])})
+    return Binding(**fields)

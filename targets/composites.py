@@ -1,0 +1,54 @@
+"""Composites that a recipe split into steps, put together again for runtimes with a kernel.
+
+The kernel rounds differently than the steps do, by an LSB or two of the probabilities: the
+contract of these targets counts that. FPGA firmware keeps the steps.
+"""
+
+from __future__ import annotations
+
+from torch.fx import GraphModule, Node
+
+from edgemix import graph as g
+from edgemix.graph import aten, through_quantization
+
+
+def whole_softmax(module: GraphModule) -> int:
+    """max, subtract, exp, sum, divide → softmax, in place; returns how many were found."""
+    count = 0
+    for node in list(module.graph.nodes):
+        logits = _split_logits(node)
+        if logits is None:
+            continue
+        total = node.args[1]
+        (dim,) = total.args[1]
+        with module.graph.inserting_before(node):
+            whole = module.graph.call_function(aten.softmax.int, (logits, dim))
+        whole.meta = dict(node.meta)
+        node.replace_all_uses_with(whole)
+        count += 1
+    if count:
+        module.graph.eliminate_dead_code()
+    return count
+
+
+def _split_logits(node: Node) -> Node | None:
+    """The dequantized logits of a split softmax that ends in ``node``, or None."""
+    if node.op != "call_function" or not g.is_normalization(node):
+        return None
+    power = through_quantization(_first(node))
+    if power.target is not aten.exp.default:
+        return None
+    shifted = through_quantization(_first(power))
+    if shifted.target is not aten.sub.Tensor or not isinstance(shifted.args[1], Node):
+        return None
+    top = through_quantization(shifted.args[1])
+    if top.target is not aten.amax.default:
+        return None
+    logits, source = _first(shifted), _first(top)
+    return logits if through_quantization(source) is through_quantization(logits) else None
+
+
+def _first(node: Node) -> Node:
+    source = node.args[0]
+    assert isinstance(source, Node)
+    return source

@@ -1,0 +1,1 @@
+"""Core ML: ML Program with int8 weights and activations."""

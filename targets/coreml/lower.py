@@ -1,0 +1,60 @@
+"""Program → ``model.mlpackage``. Runs in a child process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgemix.extras import need, versions
+from edgemix.program import Program, export, quiet
+from edgemix.targets.base import Artifact, Binding
+from edgemix.targets.composites import whole_softmax
+from edgemix.targets.constants import real_biases
+from edgemix.targets.coreml.audit import constexpr_types, operations
+
+MAIN = "model.mlpackage"
+
+
+def lower(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the package; the answer is the Artifact as JSON.
+
+    Inputs and outputs stay float: Core ML takes no int8 there. The deployment target is iOS 17,
+    the first with quantized activations.
+    """
+    ct = need("coremltools", extra="coreml")
+    program = Program.load(Path(request["program"]))
+    path = Path(request["folder"]) / MAIN
+    module = program.module()
+    joined = whole_softmax(module)
+    real_biases(module)
+    module.recompile()
+    with quiet():
+        exported = export(module, program.example()).run_decompositions({})
+        model = ct.convert(
+            exported,
+            minimum_deployment_target=ct.target.iOS17,
+            inputs=[ct.TensorType(name=s.name, shape=s.shape) for s in program.inputs],
+            outputs=[ct.TensorType(name=s.name) for s in program.outputs],
+        )
+        model.short_description = f"edgemix {program.digest[:12]} from {program.origin.source}"
+        model.save(str(path))
+    kinds = operations(path)
+    artifact = Artifact(
+        target="coreml",
+        program=program.digest,
+        main=MAIN,
+        inputs=tuple(Binding(s, s.name, s.layout, s.dtype, None) for s in program.inputs),
+        outputs=tuple(
+            Binding(s, s.name, s.layout, s.dtype, e)
+            for s, e in zip(program.outputs, program.output_encodings, strict=True)
+        ),
+        toolchain=versions("torch", "coremltools"),
+        facts={
+            "deployment target": "iOS 17, macOS 14",
+            "softmax": f"{joined} put together again" if joined else "whole",
+            "compressed weights": constexpr_types(path),
+            "operations": kinds,
+        },
+    )
+    return artifact.to_json()

@@ -1,0 +1,1 @@
+"""hls4ml: fixed-point FPGA firmware, run as C simulation."""

@@ -1,0 +1,1 @@
+"""ONNX: quantize/dequantize form, run in ONNX Runtime."""

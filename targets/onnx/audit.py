@@ -1,0 +1,84 @@
+"""The kernels that ONNX Runtime really runs: its optimized graph, read back. Runs in a child."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edgemix.extras import need
+from edgemix.targets.base import Arithmetic, OpPrecision
+from edgemix.targets.onnx.run import session
+
+_INTEGER_KERNELS = frozenset(
+    {
+        "AveragePool", "GlobalAveragePool", "Conv", "MatMul", "Gemm", "Add", "Mul", "Softmax",
+        "Sigmoid", "LeakyRelu", "Concat",
+    }
+)  # fmt: skip
+"""Operators that ONNX Runtime's CPU provider computes on integers. The others have no integer
+kernel there: it computes them in float, between a dequantize and a quantize."""
+
+_MOVES = frozenset(
+    {
+        "Reshape", "Transpose", "Gather", "Slice", "Squeeze", "Unsqueeze", "Flatten", "Expand",
+        "Identity", "Split", "MaxPool", "ReorderInput", "ReorderOutput", "Cast", "Concat",
+    }
+)  # fmt: skip
+_BORDER = frozenset({"QuantizeLinear", "DequantizeLinear", "Constant"})
+
+
+def audit(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Every computing node of the optimized graph with the type it runs in."""
+    onnx = need("onnx", extra="onnx")
+    with tempfile.TemporaryDirectory(prefix="edgemix-") as scratch:
+        path = Path(scratch) / "optimized.onnx"
+        session(request["model"], optimized=path)
+        graph = onnx.load(str(path)).graph
+    return {"ops": [asdict(op) for op in _precisions(graph)]}
+
+
+def _precisions(graph: Any) -> list[OpPrecision]:
+    makers = {name: node for node in graph.node for name in node.output}
+    readers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    weights = {t.name for t in graph.initializer}
+    found = []
+    for node in graph.node:
+        if node.op_type in _BORDER | _MOVES:
+            continue
+        if node.op_type.startswith(("QLinear", "QGemm", "QAttention")) or "Integer" in node.op_type:
+            name = node.op_type.removeprefix("QLinear").removeprefix("Q")
+            found.append(OpPrecision(name, node.name, "integer", "integer"))
+            continue
+        asked: Arithmetic = "integer" if node.op_type in _INTEGER_KERNELS else "float between integers"
+        between = all(_dequantized(n, makers, weights) for n in node.input if n) and all(
+            _quantized(n, readers) for n in node.output
+        )
+        achieved: Arithmetic = "float between integers" if between else "float"
+        found.append(OpPrecision(node.op_type, node.name, asked, achieved))
+    return found
+
+
+def _dequantized(name: str, makers: Mapping[str, Any], weights: set[str]) -> bool:
+    """Whether a value comes from integers, possibly through operators in between."""
+    if name in weights or name not in makers:
+        return name in weights
+    node = makers[name]
+    if node.op_type == "DequantizeLinear":
+        return True
+    if node.op_type == "QuantizeLinear":
+        return True
+    return all(_dequantized(n, makers, weights) for n in node.input if n)
+
+
+def _quantized(name: str, readers: Mapping[str, list[Any]]) -> bool:
+    """Whether every reader of a value makes integers of it, possibly a few operators later."""
+    after = readers.get(name, [])
+    return bool(after) and all(
+        n.op_type == "QuantizeLinear" or all(_quantized(o, readers) for o in n.output) for n in after
+    )

@@ -1,0 +1,84 @@
+"""Program → ``model.onnx``. Runs in a child process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.fx import GraphModule
+
+from edgemix import graph as g
+from edgemix.extras import need, versions
+from edgemix.program import Program, export, quiet
+from edgemix.targets.base import Artifact, Binding
+
+MAIN = "model.onnx"
+_UNSIGNED = (0, 255, torch.uint8)
+
+
+def lower(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the model; the answer is the Artifact as JSON."""
+    onnx = need("onnx", extra="onnx")
+    need("onnxscript", extra="onnx")
+    program = Program.load(Path(request["program"]))
+    path = Path(request["folder"]) / MAIN
+    module = program.module()
+    unsigned_activations(module)
+    module.recompile()
+    with quiet():
+        exported = torch.onnx.export(
+            export(module, program.example()),
+            dynamo=True,
+            input_names=[spec.name for spec in program.inputs],
+            output_names=[spec.name for spec in program.outputs],
+            verbose=False,
+        )
+    assert exported is not None
+    exported.save(str(path), external_data=False)
+    model = onnx.load(str(path))
+    onnx.checker.check_model(model, full_check=True)
+    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    artifact = Artifact(
+        target="onnx",
+        program=program.digest,
+        main=MAIN,
+        inputs=tuple(Binding(s, s.name, s.layout, s.dtype, None) for s in program.inputs),
+        outputs=tuple(
+            Binding(s, s.name, s.layout, s.dtype, e)
+            for s, e in zip(program.outputs, program.output_encodings, strict=True)
+        ),
+        toolchain=versions("torch", "onnx", "onnxscript", "onnxruntime"),
+        facts={"opset": opset, "activations": "uint8"},
+    )
+    return artifact.to_json()
+
+
+def unsigned_activations(module: GraphModule) -> None:
+    """int8 → uint8 in place, zero points moved by 128: the same values, the same steps.
+
+    ONNX Runtime has integer kernels for uint8 activations on every CPU; with int8 on x86 it falls
+    back to float wherever a value has two readers. Weights of linear operators stay int8.
+    """
+    for node in list(module.graph.nodes):
+        quantizes, dequantizes = g.is_quantize(node), g.is_dequantize(node)
+        if not (quantizes or dequantizes) or node.args[-1] is not torch.int8:
+            continue
+        encoding = g.encoding_of(module, node)
+        if encoding.axis is not None or encoding.qmin != -128 and not _elementwise_constant(node):
+            continue
+        source = node.args[0]
+        if dequantizes and source.op == "get_attr":
+            if not _elementwise_constant(node):
+                continue
+            shifted = (g.constant(module, source).to(torch.int16) + 128).to(torch.uint8)
+            name = f"{str(source.target).replace('.', '_')}_unsigned"
+            module.register_buffer(name, shifted)
+            with module.graph.inserting_before(node):
+                source = module.graph.get_attr(name)
+        node.args = (source, node.args[1], encoding.zero_point[0] + 128, *_UNSIGNED)
+
+
+def _elementwise_constant(node: Any) -> bool:
+    return node.args[0].op == "get_attr" and all(u.target not in g.LINEAR for u in node.users)

@@ -1,0 +1,47 @@
+"""An ONNX artifact in ONNX Runtime. Runs in a child process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgemix.child import progress
+from edgemix.extras import need
+from edgemix.targets import arrays
+
+
+def session(model: str, *, threads: int = 1, optimized: Path | None = None) -> Any:
+    """An ONNX Runtime session on the CPU.
+
+    Args:
+        model: path of the model.
+        threads: intra-op threads.
+        optimized: where to write the graph that the runtime makes of the model.
+    """
+    runtime = need("onnxruntime", extra="onnx")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def run(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Run all samples, one batch of the model's size at a time."""
+    runner = session(request["model"])
+    inputs = arrays.read(Path(request["inputs"]))
+    names = [i.name for i in runner.get_inputs()]
+    batch = runner.get_inputs()[0].shape[0]
+    pieces = []
+    for start in range(0, len(inputs[0]), batch):
+        feed = {n: np.ascontiguousarray(a[start : start + batch]) for n, a in zip(names, inputs, strict=True)}
+        pieces.append(runner.run(None, feed))
+        progress((start + batch) / len(inputs[0]))
+    outputs = tuple(np.concatenate([p[i] for p in pieces]) for i in range(len(pieces[0])))
+    arrays.save(Path(request["outputs"]), outputs)
+    return {}

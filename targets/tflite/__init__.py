@@ -1,0 +1,1 @@
+"""TFLite: full integer, run in LiteRT."""

@@ -1,0 +1,44 @@
+"""The types in which a flatbuffer's operators run, read back from it. Runs in a child."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from edgemix.extras import need
+from edgemix.targets.base import Arithmetic, OpPrecision
+
+_CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE"})
+_MOVES = frozenset(
+    {
+        "RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "SPLIT", "SQUEEZE", "EXPAND_DIMS",
+        "BROADCAST_TO", "PAD", "PACK", "UNPACK", "CAST", "DELEGATE",
+    }
+)  # fmt: skip
+
+
+def audit(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Every computing operator of the model; a QUANTIZE from int8 to int8 computes, too."""
+    litert = need("ai_edge_litert.interpreter", extra="tflite")
+    resolver = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    runner = litert.Interpreter(request["model"], experimental_op_resolver_type=resolver)
+    runner.allocate_tensors()
+    types = {t["index"]: np.dtype(t["dtype"]) for t in runner.get_tensor_details()}
+    names = {t["index"]: t["name"] for t in runner.get_tensor_details()}
+    asked: Arithmetic = "integer" if request["quantized"] else "float"
+    found = []
+    for op in runner._get_ops_details():
+        kind = op["op_name"]
+        if kind in _MOVES:
+            continue
+        results = [types[i] for i in op["outputs"] if i in types]
+        real = any(t.kind == "f" for t in results)
+        if kind == "DEQUANTIZE" and real and not request["quantized"]:
+            continue
+        label = f"{kind} (conversion)" if kind in _CONVERSIONS else kind
+        achieved: Arithmetic = "float" if real else "integer"
+        found.append(OpPrecision(label, names.get(op["outputs"][0], kind), asked, achieved))
+    return {"ops": [asdict(op) for op in found]}

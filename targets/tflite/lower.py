@@ -1,0 +1,105 @@
+"""Program → ``model.tflite``. Runs in a child process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from edgemix.encoding import Encoding
+from edgemix.errors import ToolError
+from edgemix.extras import need, versions
+from edgemix.program import Program, TensorSpec, quiet
+from edgemix.targets.base import Artifact, Binding
+from edgemix.targets.composites import whole_softmax
+from edgemix.targets.constants import real_biases, real_constants
+from edgemix.targets.tflite.pooling import lower_pooling
+
+MAIN = "model.tflite"
+SIGNATURE = "serving_default"
+
+
+def lower(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the model; the answer is the Artifact as JSON."""
+    converter = need("litert_torch", extra="tflite")
+    program = Program.load(Path(request["program"]))
+    path = Path(request["folder"]) / MAIN
+    module = program.module()
+    joined = whole_softmax(module)
+    lower_pooling(module)
+    real_biases(module)
+    real_constants(module)
+    module.recompile()
+    with quiet():
+        edge = converter.convert(
+            _Inference(module), program.example(), quant_config=_static() if program.quantized else None
+        )
+        edge.export(str(path))
+    inputs, outputs = _details(path)
+    artifact = Artifact(
+        target="tflite",
+        program=program.digest,
+        main=MAIN,
+        inputs=tuple(_binding(s, d) for s, d in zip(program.inputs, inputs, strict=True)),
+        outputs=tuple(_binding(s, d) for s, d in zip(program.outputs, outputs, strict=True)),
+        toolchain=versions("torch", "litert-torch", "ai-edge-litert"),
+        facts={"signature": SIGNATURE, "softmax": f"{joined} put together again" if joined else "whole"},
+    )
+    _check_outputs(program, artifact)
+    return artifact.to_json()
+
+
+class _Inference(nn.Module):
+    """The converter calls ``eval``, which an exported module refuses."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.module(*inputs)
+
+    def train(self, mode: bool = True) -> _Inference:
+        self.training = mode
+        return self
+
+
+def _static() -> Any:
+    """The converter's switch for graphs that hold static quantize and dequantize nodes already."""
+    pt2e = need("litert_torch.quantize.pt2e_quantizer", extra="tflite")
+    config = need("litert_torch.quantize.quant_config", extra="tflite")
+    symmetric = pt2e.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
+    return config.QuantConfig(pt2e_quantizer=pt2e.PT2EQuantizer().set_global(symmetric))
+
+
+def _details(path: Path) -> tuple[list[Any], list[Any]]:
+    litert = need("ai_edge_litert.interpreter", extra="tflite")
+    interpreter = litert.Interpreter(str(path))
+    runner = interpreter.get_signature_runner(SIGNATURE)
+    inputs, outputs = runner.get_input_details(), runner.get_output_details()
+    return (
+        [{**inputs[name], "name": name} for name in sorted(inputs, key=_number)],
+        [{**outputs[name], "name": name} for name in sorted(outputs, key=_number)],
+    )
+
+
+def _number(name: str) -> int:
+    return int("".join(c for c in name if c.isdigit()) or 0)
+
+
+def _binding(spec: TensorSpec, detail: Mapping[str, Any]) -> Binding:
+    scale, zero_point = detail["quantization"]
+    dtype = detail["dtype"].__name__
+    encoding = Encoding.per_tensor(scale, int(zero_point), dtype=dtype) if dtype == "int8" else None
+    return Binding(spec, detail["name"], spec.layout, dtype, encoding)
+
+
+def _check_outputs(program: Program, artifact: Artifact) -> None:
+    """The artifact's outputs must have the program's scales, or integers could not be compared."""
+    for binding, encoding in zip(artifact.outputs, program.output_encodings, strict=True):
+        if encoding is not None and binding.encoding != encoding:
+            raise ToolError(
+                f"the converter changed the output {binding.spec.name} from {encoding} to {binding.encoding}"
+            )

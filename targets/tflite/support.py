@@ -1,0 +1,34 @@
+"""What the TFLite converter cannot take, or leaves in float."""
+
+from __future__ import annotations
+
+from edgemix import graph as g
+from edgemix.program import Program
+from edgemix.targets.base import Finding
+
+_REFUSED = {
+    "fft_fft2": ("TFLite has no Fourier transform", "replace it by a matrix product"),
+    "fft_rfft2": ("TFLite has no Fourier transform", "replace it by a matrix product"),
+    "fft_irfft2": ("TFLite has no Fourier transform", "replace it by a matrix product"),
+    "upsample_bicubic2d": ("TFLite has no bicubic resize", "resize bilinearly"),
+    "grid_sampler_2d": ("TFLite has no grid_sample", "gather at rounded positions"),
+}
+_NO_INTEGER = {
+    "layer_norm": "TFLite computes a layer norm in float",
+    "group_norm": "TFLite computes a group norm in float",
+    "reciprocal": "TFLite divides in float",
+    "erf": "TFLite has no integer error function",
+}
+
+
+def findings(program: Program) -> tuple[Finding, ...]:
+    """Nodes that cannot be converted; in a quantized program also those without integer kernels."""
+    found = []
+    for node in g.float_ops(program.module()):
+        name = g.op_name(node)
+        if name in _REFUSED:
+            found.append(Finding(g.where(node), *_REFUSED[name]))
+        elif program.quantized and name in _NO_INTEGER:
+            remedy = "use a model with batch norm, or leave TFLite out"
+            found.append(Finding(g.where(node), _NO_INTEGER[name], remedy))
+    return tuple(found)

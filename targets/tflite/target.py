@@ -1,0 +1,60 @@
+"""The TFLite target: wiring only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from edgemix import child
+from edgemix.latency.base import Latency
+from edgemix.program import Program
+from edgemix.proof import Contract
+from edgemix.targets.arrays import run_in_child
+from edgemix.targets.base import Arrays, Artifact, Finding, OpPrecision, Progress
+from edgemix.targets.tflite.support import findings
+
+_ROOM = "edgemix.targets.tflite"
+
+
+class TFLite:
+    """Full-integer TFLite, run in LiteRT on the CPU with its default XNNPACK kernels."""
+
+    name: ClassVar[str] = "tflite"
+    extra: ClassVar[str] = "tflite"
+    title: ClassVar[str] = "TFLite"
+    runtime: ClassVar[str] = "LiteRT, CPU (XNNPACK)"
+    contract: ClassVar[Contract] = Contract("lsb", 1, 0.99)
+
+    def supports(self, program: Program) -> tuple[Finding, ...]:
+        """Nodes that the converter cannot take."""
+        return findings(program)
+
+    def lower(self, program: Program, program_file: Path, folder: Path) -> Artifact:
+        """Write ``model.tflite``."""
+        request = {"program": str(program_file), "folder": str(folder)}
+        answer = child.call(f"{_ROOM}.lower:lower", request, tool="the LiteRT converter")
+        return Artifact.from_json(answer)
+
+    def run(
+        self, artifact: Artifact, folder: Path, inputs: Arrays, progress: Progress | None = None
+    ) -> Arrays:
+        """Outputs of LiteRT, as real numbers."""
+        return run_in_child(
+            f"{_ROOM}.run:run",
+            {"model": str(folder / artifact.main), "artifact": artifact.to_json()},
+            inputs,
+            tool="LiteRT",
+            progress=progress,
+        )
+
+    def audit(self, artifact: Artifact, folder: Path) -> tuple[OpPrecision, ...]:
+        """The types of every operator in the flatbuffer."""
+        quantized = any(b.encoding is not None for b in artifact.outputs)
+        request = {"model": str(folder / artifact.main), "quantized": quantized}
+        answer = child.call(f"{_ROOM}.audit:audit", request, tool="LiteRT")
+        return tuple(OpPrecision(**op) for op in answer["ops"])
+
+    def latency(self, artifact: Artifact, folder: Path, threads: int) -> Latency:
+        """Measured on this machine."""
+        request = {"model": str(folder / artifact.main), "threads": threads}
+        return Latency(**child.call(f"{_ROOM}.latency:latency", request, tool="LiteRT"))
