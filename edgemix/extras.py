@@ -16,7 +16,6 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "coreml": ("coremltools",),
     "hls4ml": ("hls4ml",),
     "demo": ("sklearn",),
-    "report": ("matplotlib", "jinja2"),
 }
 
 

@@ -152,3 +152,11 @@ class _Observer(Interpreter):
             old = self.stats.get(n.name)
             self.stats[n.name] = new if old is None else old.merge(new)
         return value
+
+
+def fingerprint(batches: Iterable[Tensor]) -> str:
+    """SHA-256 of all samples' bytes, as a Calibration keeps it."""
+    digest = hashlib.sha256()
+    for batch in batches:
+        digest.update(batch.contiguous().numpy().tobytes())
+    return digest.hexdigest()

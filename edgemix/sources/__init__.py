@@ -1,1 +1,53 @@
-"""How a model comes in, one file each."""
+"""How a model comes in, one file each.
+
+    timm:NAME[?kw=v]          a timm model
+    package.module:factory    a Python function (the one source that runs foreign code)
+    FILE.pt2                  a file of torch.export.save
+    FILE                      a program that edgemix saved
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from edgemix import archive
+from edgemix.errors import InputError
+from edgemix.extras import versions
+from edgemix.program import Origin, Program
+
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def load(spec: str) -> Program:
+    """The program that a source names.
+
+    Raises:
+        InputError: nothing of this name, a file of another kind, or a model that cannot be traced.
+    """
+    if spec.startswith("timm:"):
+        from edgemix.sources import timm
+
+        model = timm.load(spec.removeprefix("timm:"))
+        return Program.trace(model.module, model.example, model.origin)
+    path = Path(spec)
+    if not path.exists() and _FACTORY.fullmatch(spec):
+        from edgemix.sources import factory
+
+        model = factory.load(spec)
+        return Program.trace(model.module, model.example, model.origin)
+    if path.is_dir():
+        raise InputError(f"{spec} is a folder", do="name a file: a saved program or a .pt2")
+    if not path.exists():
+        raise InputError(
+            f"there is no model {spec}",
+            do="give timm:NAME, package.module:factory, a .pt2 file or a saved program",
+        )
+    if archive.is_program(path):
+        return Program.load(path)
+    if path.suffix == ".pt2":
+        return Program.from_exported(archive.load_pt2(path), Origin(str(path.name), versions("torch")))
+    raise InputError(
+        f"{spec} is neither an edgemix program nor a .pt2 file, or it is truncated",
+        do="save a model with torch.export.save(torch.export.export(model, inputs), 'model.pt2')",
+    )

@@ -38,6 +38,8 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     assert exported is not None
     exported.save(str(path), external_data=False)
     model = onnx.load(str(path))
+    _strip(model)
+    onnx.save(model, str(path))
     onnx.checker.check_model(model, full_check=True)
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     artifact = Artifact(
@@ -82,3 +84,15 @@ def unsigned_activations(module: GraphModule) -> None:
 
 def _elementwise_constant(node: Any) -> bool:
     return node.args[0].op == "get_attr" and all(u.target not in g.LINEAR for u in node.users)
+
+
+def _strip(model: Any) -> None:
+    """Leave out the exporter's notes, stack traces of this machine among them: most of the bytes."""
+    del model.metadata_props[:], model.graph.metadata_props[:], model.graph.value_info[:]
+    model.doc_string = model.graph.doc_string = ""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+        value.doc_string = ""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from edgemix import data, files
 from edgemix.models.demo import WEIGHTS, build
 
-EPOCHS = 90
+EPOCHS = 140
 BATCH = 64
 
 
@@ -28,10 +28,10 @@ def train(epochs: int = EPOCHS, *, show: bool = False) -> tuple[nn.Module, float
     training = data.digits("train")
     x, y = torch.from_numpy(training.samples), torch.from_numpy(training.labels)
     model = build()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
     steps = epochs * -(-len(x) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps)
-    loss_of = nn.CrossEntropyLoss(label_smoothing=0.1)
+    loss_of = nn.CrossEntropyLoss()
     for _ in track(range(epochs), "training", disable=not show):
         model.train()
         for index in torch.randperm(len(x), generator=generator).split(BATCH):

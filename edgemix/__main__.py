@@ -1,0 +1,5 @@
+"""``python -m edgemix``."""
+
+from edgemix.cli import main
+
+main()

@@ -1,0 +1,13 @@
+"""The commands, one module each."""
+
+from __future__ import annotations
+
+from edgemix.cli import app
+from edgemix.cli.demo import demo
+from edgemix.cli.deploy import deploy
+from edgemix.cli.doctor import doctor
+from edgemix.cli.inspect import inspect
+from edgemix.cli.validate import validate
+
+for command in (deploy, inspect, validate, doctor, demo):
+    app.command()(command)

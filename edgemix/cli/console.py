@@ -1,0 +1,105 @@
+"""What commands print: bars while they work, a table or JSON at the end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from edgemix.report.schema import Report, TargetResult, VerdictResult
+
+out = Console()
+err = Console(stderr=True)
+
+
+class Bars:
+    """A listener that draws one line a step on standard error."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._progress = Progress(
+            SpinnerColumn(finished_text="[green]✓[/]"),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            console=err,
+            disable=quiet,
+        )
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    @contextmanager
+    def step(self, title: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
+        """A bar for a step with a known total, a spinner for one without."""
+        task = self._progress.add_task(title, total=total)
+        yield lambda done: self._progress.update(task, completed=done)
+        self._progress.update(task, total=total or 1.0, completed=total or 1.0)
+
+
+def print_json(value: Any) -> None:
+    """Machine-readable output, alone on standard output."""
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+
+
+def print_report(report: Report) -> None:
+    """The table of a deployment and its verdicts."""
+    out.print(results_table(report))
+    for target in report.targets:
+        print_verdicts(target.verdicts)
+
+
+def results_table(report: Report) -> Table:
+    """One row a target."""
+    model = report.model
+    title = f"{model.source}: {model.parameters:,} parameters, recipe {report.recipe['name']}"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in ("target", "size", "accuracy", "contract", "identical", "worst", "latency p50"):
+        table.add_column(name, justify="left" if name in ("target", "contract") else "right")
+    evaluation = report.evaluation
+    if evaluation.float_accuracy is not None:
+        table.add_row(
+            "float, torch", _bytes(model.float_bytes), f"{evaluation.float_accuracy:.2%}", "", "", "", ""
+        )
+        table.add_row(
+            "program, torch", "", f"{evaluation.program_accuracy:.2%}", "the reference", "", "", "", end_section=True
+        )  # fmt: skip
+    for target in report.targets:
+        table.add_row(*_row(target))
+    return table
+
+
+def print_verdicts(verdicts: tuple[VerdictResult, ...]) -> None:
+    """One line a gate that failed; a gate that passed says nothing."""
+    for v in verdicts:
+        if not v.passed:
+            out.print(
+                f"FAILED {v.target} {v.gate}: asked {v.asked}, found {v.found}; {v.why}",
+                style="bold red", markup=False, highlight=False, soft_wrap=True,
+            )  # fmt: skip
+
+
+def _row(target: TargetResult) -> list[str]:
+    f, t = target.fidelity, target.latency
+    if f is None:
+        shown = ["–", "read back, not run here", "–", "–"]
+    else:
+        accuracy = "–" if f.accuracy is None else f"{f.accuracy:.2%}"
+        worst = "–" if f.worst_lsb is None else f"{f.worst_lsb} LSB"
+        shown = [accuracy, f"{f.contract}{'' if f.passed else ' ✗'}", f"{f.identical:.2%}", worst]
+    latency = "–" if t is None else f"{t.p50_ms * 1000:.0f} µs {t.kind}"
+    return [f"{target.title}, {target.runtime}", _bytes(target.size), *shown, latency]
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,83 @@
+"""``edgemix deploy``: a model to artifacts, each proven."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgemix.errors import EXIT_GATE
+
+
+def deploy(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="timm:NAME[?kw=v], package.module:factory (runs that Python code), a .pt2 file, "
+            "or a saved edgemix program."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the artifacts and the report.")],
+    calibrate: Annotated[
+        str,
+        typer.Option(help="Calibration data: a .npz or .npy file, digits:train, random:COUNT."),
+    ],
+    to: Annotated[
+        str, typer.Option("--to", help="Targets, comma-separated: onnx, tflite, coreml, hls4ml.")
+    ] = "onnx,tflite,coreml",
+    evaluate: Annotated[
+        str | None,
+        typer.Option(help="Data to prove the artifacts on (.npz with x and y). Default: calibration's."),
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="int8, fixed8, or a recipe's .toml file.")] = "int8",
+    samples: Annotated[int, typer.Option(min=1, help="Calibration samples at most.")] = 512,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(help="Latency budget, like onnx=2ms; may be given again. Exceeding it: exit 1."),
+    ] = None,
+    contract: Annotated[
+        list[str] | None,
+        typer.Option(help="Fidelity asked of a target: tflite=lsb:1@99%, onnx=exact, coreml=decisions@99%."),
+    ] = None,
+    max_drop: Annotated[
+        float, typer.Option(min=0, help="Accuracy that quantization may cost, in points.")
+    ] = 1.0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads for latency measurements.")] = 1,
+    force: Annotated[bool, typer.Option("--force", help="Replace what the output folder holds.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Quantize a model, lower it to every target, prove each artifact, write a report.
+
+    Exit code 0: every gate passed; 1: a budget, contract, precision or accuracy gate failed;
+    2: the input cannot be used.
+    """
+    from edgemix import pipeline
+    from edgemix.cli import console
+
+    order = pipeline.Order(
+        source=source,
+        targets=tuple(name.strip() for name in to.split(",") if name.strip()),
+        out=out,
+        calibrate=calibrate,
+        evaluate=evaluate or calibrate,
+        recipe=recipe,
+        samples=samples,
+        budgets=tuple(budget or ()),
+        contracts=tuple(contract or ()),
+        max_drop=max_drop,
+        threads=threads,
+        force=force,
+        command=("edgemix", *sys.argv[1:]),
+    )
+    with console.Bars(quiet=quiet or as_json) as bars:
+        report = pipeline.deploy(order, bars)
+    if as_json:
+        console.print_json(report.model_dump(mode="json"))
+    elif not quiet:
+        console.print_report(report)
+        console.out.print(f"report: {out / 'report.html'}", soft_wrap=True, highlight=False)
+    if not report.passed:
+        raise typer.Exit(EXIT_GATE)

@@ -1,0 +1,141 @@
+"""Where the quality goes: every value of a quantized program against the float program."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Interpreter, Node
+
+from edgemix import graph as g
+from edgemix.encoding import Encoding
+from edgemix.errors import EdgemixError
+from edgemix.graph import Where
+from edgemix.program import Program
+
+
+@dataclass(frozen=True)
+class LayerQuality:
+    """One quantized value against its float twin."""
+
+    where: Where
+    op: str
+    sqnr_db: float | None
+    """10 · log10(Σ float² / Σ (float − quantized)²), None where they are identical."""
+    clipped: float
+    """Share of values at either end of the integer range."""
+    encoding: Encoding
+
+
+def layers(program: Program, quantized: Program, samples: Tensor) -> tuple[LayerQuality, ...]:
+    """Quality of every quantized value, in the graph's order.
+
+    Args:
+        program: the float program that ``quantized`` was made from, after all rewrites.
+        quantized: the same operators, with quantize and dequantize nodes.
+        samples: inputs [n, ...], n a multiple of the program's batch.
+
+    Raises:
+        EdgemixError: the two programs do not compute the same operators.
+    """
+    plain, coded = program.module(), quantized.module()
+    twins = _twins(plain, coded)
+    sums = {node: [0.0, 0.0, 0.0, 0] for node in twins}
+    batch = program.inputs[0].shape[0]
+    for start in range(0, len(samples), batch):
+        x = samples[start : start + batch]
+        real, found = _values(plain, x), _values(coded, x)
+        for node, twin in twins.items():
+            integers = found[_quantize(node)]
+            encoding = g.encoding_of(coded, _quantize(node))
+            restored = encoding.dequantize(integers).double()
+            expected = real[twin].double()
+            entry = sums[node]
+            entry[0] += float((expected**2).sum())
+            entry[1] += float(((expected - restored) ** 2).sum())
+            entry[2] += float(((integers == encoding.qmin) | (integers == encoding.qmax)).sum())
+            entry[3] += integers.numel()
+    return tuple(
+        LayerQuality(
+            g.where(node),
+            "input" if node.op == "placeholder" else g.op_name(node),
+            _decibels(signal, noise),
+            clipped / count,
+            g.encoding_of(coded, _quantize(node)),
+        )
+        for node, (signal, noise, clipped, count) in sums.items()
+    )
+
+
+def left_float(program: Program) -> tuple[Where, ...]:
+    """Operators whose result no reader ever quantizes: they compute and travel in float."""
+    module = program.module()
+    return tuple(g.where(n) for n in g.float_ops(module) if not _ends_quantized(n))
+
+
+def multiply_accumulates(program: Program) -> int:
+    """Multiplications with addition of one inference: linear operators and matrix products."""
+    return sum(_macs(node) for node in g.float_ops(program.module()))
+
+
+def _macs(node: Node) -> int:
+    if node.target in g.LINEAR:
+        weight = node.args[1]
+        assert isinstance(weight, Node)
+        shape = g.shape_of(weight)
+        return math.prod(g.shape_of(node)) // shape[0] * math.prod(shape)
+    if node.target in (g.aten.matmul.default, g.aten.bmm.default):
+        left = node.args[0]
+        assert isinstance(left, Node)
+        return math.prod(g.shape_of(node)) * g.shape_of(left)[-1]
+    return 0
+
+
+def _ends_quantized(node: Node) -> bool:
+    readers = [u for u in node.users if u.op == "call_function"]
+    if len(readers) != len(node.users) or not readers:
+        return False
+    return all(g.is_quantize(u) or (not g.is_dequantize(u) and _ends_quantized(u)) for u in readers)
+
+
+def _twins(plain: GraphModule, coded: GraphModule) -> dict[Node, Node]:
+    """Quantized nodes of the coded graph with their twins in the plain one."""
+    pairs = [
+        *zip(plain.graph.find_nodes(op="placeholder"), coded.graph.find_nodes(op="placeholder"), strict=True),
+        *_matched(list(g.float_ops(plain)), list(g.float_ops(coded))),
+    ]
+    return {b: a for a, b in pairs if any(g.is_quantize(u) for u in b.users)}
+
+
+def _matched(plain: list[Node], coded: list[Node]) -> Iterator[tuple[Node, Node]]:
+    if [n.target for n in plain] != [n.target for n in coded]:
+        raise EdgemixError("the float and the quantized program compute different operators")
+    return zip(plain, coded, strict=True)
+
+
+def _quantize(node: Node) -> Node:
+    return next(u for u in node.users if g.is_quantize(u))
+
+
+def _values(module: GraphModule, x: Tensor) -> dict[Node, Tensor]:
+    found: dict[Node, Tensor] = {}
+
+    class Recorder(Interpreter):
+        def run_node(self, n: Node) -> object:
+            value = super().run_node(n)
+            if isinstance(value, Tensor) and n.op in ("placeholder", "call_function"):
+                found[n] = value
+            return value
+
+    with torch.no_grad():
+        Recorder(module).run(x)
+    return found
+
+
+def _decibels(signal: float, noise: float) -> float | None:
+    if noise == 0.0:
+        return None
+    return 10.0 * math.log10(signal / noise) if signal > 0 else -300.0

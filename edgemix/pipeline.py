@@ -1,0 +1,279 @@
+"""deploy(): the order of the steps, with the reason beside each, and nothing else."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from edgemix import __version__, data, diagnosis, files, proof, rewrites, sources, targets
+from edgemix.data import Data
+from edgemix.errors import InputError, UnsupportedError
+from edgemix.evidence import write_evidence
+from edgemix.extras import versions
+from edgemix.latency.budget import Budget, Verdict, judge
+from edgemix.latency.host import environment
+from edgemix.program import Program
+from edgemix.proof import Contract, Fidelity
+from edgemix.quantize.calibrate import Calibration, DataPrint, calibrate, fingerprint
+from edgemix.quantize.convert import quantize
+from edgemix.quantize.recipe import Recipe
+from edgemix.report import build, schema
+from edgemix.report.html import render
+from edgemix.targets.base import OpPrecision, Target
+
+BATCH = 64
+LAYER_SAMPLES = 64
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the user asked for."""
+
+    source: str
+    targets: tuple[str, ...]
+    out: Path
+    calibrate: str
+    evaluate: str
+    recipe: str = "int8"
+    samples: int = 512
+    """Calibration samples at most."""
+    budgets: tuple[str, ...] = ()
+    contracts: tuple[str, ...] = ()
+    """``target=contract``, where a target's own promise is not what is wanted."""
+    max_drop: float = 1.0
+    """Largest loss of accuracy against the float program, in points, where labels are known."""
+    threads: int = 1
+    force: bool = False
+    command: tuple[str, ...] = field(default=())
+
+
+class Listener:
+    """Hears what a deployment does; the command line draws bars from it."""
+
+    @contextmanager
+    def step(self, title: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
+        """One step; the yielded function takes how much of ``total`` is done."""
+        yield lambda _: None
+
+
+def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
+    """Take a model to artifacts on several targets, each proven against one quantized program.
+
+    Everything is written into ``order.out`` at the end, or nothing is.
+
+    Raises:
+        InputError: an argument, a file or the data cannot be used.
+        UnsupportedError: a target cannot take a node; the findings say which and why.
+        ToolError: a third-party tool failed.
+    """
+    say = listener or Listener()
+    # Cheap checks first: nothing is computed for an order that cannot be carried out.
+    files.check_output_folder(order.out, force=order.force)
+    chosen = [targets.load(name) for name in dict.fromkeys(order.targets)]
+    if not chosen:
+        raise InputError("there is no target to deploy to", do=f"name one of {', '.join(targets.TARGETS)}")
+    names = tuple(t.name for t in chosen)
+    recipe = Recipe.load(order.recipe)
+    budgets = {b.target: b for b in (Budget.parse(text, names) for text in order.budgets)}
+    contracts = _contracts(order, chosen)
+
+    with say.step(f"load {order.source}"):
+        source = sources.load(order.source)
+        if source.quantized:
+            raise InputError(f"{order.source} is quantized already", do="give the float model")
+        _one_input(source)
+        calibration_data = data.load(order.calibrate, source.inputs[0])
+        held_out = data.load(order.evaluate, source.inputs[0])
+    with say.step("rewrite"):
+        program = rewrites.standard(source, recipe.split)
+    # A rehearsal on one batch: what a target cannot take is said before the long work.
+    with say.step("check targets"):
+        size = program.inputs[0].shape[0]
+        rehearsal = quantize(program, calibrate(program, calibration_data.batches(size, size)), recipe)
+        _refuse_unsupported(chosen, rehearsal)
+    calibration = _calibration(order, program, calibration_data, say)
+    with say.step(f"quantize ({recipe.name})"):
+        quantized = quantize(program, calibration, recipe)
+    x = torch.from_numpy(held_out.samples)
+    with say.step("run the program", len(x)) as done:
+        float_outputs = _run(source, x, done, 0.3).numpy()
+        expected = _run(quantized, x, done, 0.7).numpy()
+    with say.step("find where the quality goes"):
+        layers = diagnosis.layers(program, quantized, x[:LAYER_SAMPLES])
+
+    with files.whole_folder(order.out) as out:
+        quantized.save(out / "program.edgemix")
+        calibration.save(out / "calibration.safetensors")
+        results = []
+        for target in chosen:
+            folder = out / target.name
+            folder.mkdir()
+            with say.step(f"{target.title}: lower"):
+                artifact = target.lower(quantized, out / "program.edgemix", folder)
+            with say.step(f"{target.title}: run", 1.0) as progress:
+                found = target.run(artifact, folder, (held_out.samples,), progress)
+            fidelity = None
+            if found is not None:
+                fidelity = proof.compare(
+                    expected,
+                    found[0],
+                    quantized.output_encodings[0],
+                    contracts[target.name],
+                    labels=held_out.labels,
+                    float_outputs=float_outputs,
+                )
+            with say.step(f"{target.title}: read back"):
+                precision = target.audit(artifact, folder)
+            with say.step(f"{target.title}: time"):
+                latency = target.latency(artifact, folder, order.threads)
+            budget = budgets.get(target.name)
+            verdicts = _verdicts(order, target, fidelity, precision)
+            if budget is not None:
+                verdicts = (*verdicts, judge(budget, latency))
+            write_evidence(
+                folder, target, artifact, quantized, calibration.data, held_out.samples, expected,
+                None if found is None else found[0], contracts[target.name],
+            )  # fmt: skip
+            results.append(
+                build.target(target, artifact, folder, fidelity, precision, latency, budget, verdicts)
+            )
+        report = schema.Report(
+            edgemix=__version__,
+            command=shlex.join(order.command),
+            model=build.model(quantized, diagnosis.multiply_accumulates(program)),
+            recipe=recipe.model_dump(mode="json"),
+            calibration=schema.CalibrationData(
+                source=calibration_data.source, **asdict(calibration.data)
+            ),
+            evaluation=schema.Evaluation(
+                source=held_out.source,
+                samples=len(held_out),
+                has_labels=held_out.labels is not None,
+                float_accuracy=_accuracy(float_outputs, held_out),
+                program_accuracy=_accuracy(expected, held_out),
+                program_sqnr_db=proof.sqnr_db(float_outputs, expected),
+            ),
+            layers=tuple(_layer(q) for q in layers),
+            left_float=tuple(str(w) for w in diagnosis.left_float(quantized)),
+            targets=tuple(results),
+            environment={**environment(), **versions("torch", "torchao", "numpy", "edgemix")},
+            passed=all(v.passed for r in results for v in r.verdicts),
+        )
+        files.write_text(out / "report.json", report.model_dump_json(indent=1) + "\n")
+        files.write_text(out / "report.html", render(report))
+    return report
+
+
+def _one_input(program: Program) -> None:
+    if len(program.inputs) != 1 or len(program.outputs) != 1:
+        raise InputError(
+            f"the model has {len(program.inputs)} inputs and {len(program.outputs)} outputs",
+            do="deploy takes one of each for now",
+        )
+
+
+def _contracts(order: Order, chosen: list[Target]) -> dict[str, Contract]:
+    found = {t.name: t.contract for t in chosen}
+    for text in order.contracts:
+        name, _, contract = text.partition("=")
+        if name not in found:
+            raise InputError(
+                f"the contract {text} is for a target that is not being built: {name}",
+                do=f"write it like {next(iter(found))}=lsb:1@99%",
+            )
+        found[name] = Contract.parse(contract)
+    return found
+
+
+def _refuse_unsupported(chosen: list[Target], program: Program) -> None:
+    lines = [f"  {t.name}: {finding}" for t in chosen for finding in t.supports(program)]
+    if lines:
+        raise UnsupportedError(
+            "a target cannot take this program\n" + "\n".join(lines),
+            do="leave the target out with --to, or follow the remedy",
+        )
+
+
+def _calibration(order: Order, program: Program, source: Data, say: Listener) -> Calibration:
+    """The saved calibration of the same program and data if there is one, else a new one."""
+    limit = min(order.samples, len(source))
+    limit -= limit % program.inputs[0].shape[0]
+    saved = order.out / "calibration.safetensors"
+    if saved.exists():
+        old = Calibration.load(saved)
+        wanted = DataPrint(limit, program.inputs[0].shape[1:], fingerprint(source.batches(BATCH, limit)))
+        if (old.program, old.data) == (program.digest, wanted):
+            return old
+    size = program.inputs[0].shape[0]
+    with say.step(f"calibrate on {source.source}", limit) as done:
+        seen = 0
+
+        def count(samples: int) -> None:
+            nonlocal seen
+            seen += samples
+            done(seen)
+
+        return calibrate(program, source.batches(max(BATCH // size, 1) * size, limit), on_batch=count)
+
+
+def _run(program: Program, x: torch.Tensor, done: Callable[[float], None], share: float) -> torch.Tensor:
+    size = program.inputs[0].shape[0]
+    step = max(BATCH // size, 1) * size
+    pieces = []
+    for start in range(0, len(x), step):
+        pieces.append(program.run(x[start : start + step])[0])
+        done(min(start + step, len(x)) * (share if share < 0.5 else 1.0))
+    return torch.cat(pieces)
+
+
+def _verdicts(
+    order: Order, target: Target, fidelity: Fidelity | None, precision: tuple[OpPrecision, ...]
+) -> tuple[Verdict, ...]:
+    found = []
+    lost = [op for op in precision if not op.kept]
+    names = ", ".join(f"{op.op} {op.name}" for op in lost)
+    found.append(
+        Verdict(
+            "precision",
+            target.name,
+            "every operator as asked",
+            f"{len(precision) - len(lost)} of {len(precision)}",
+            not lost,
+            f"in {lost[0].achieved}: {names}" if lost else "",
+        )
+    )
+    if fidelity is None:
+        return tuple(found)
+    near = f"{fidelity.identical:.2%} identical, {fidelity.within:.2%} within 1 LSB"
+    found.append(
+        Verdict("fidelity", target.name, str(fidelity.contract), near, fidelity.passed, fidelity.why)
+    )
+    if fidelity.accuracy is not None and fidelity.float_accuracy is not None:
+        drop = 100 * (fidelity.float_accuracy - fidelity.accuracy)
+        passed = drop <= order.max_drop + 1e-9
+        why = "" if passed else "quantization costs more than asked"
+        asked = f"drop ≤ {order.max_drop:g} points"
+        found.append(Verdict("accuracy", target.name, asked, f"{drop:+.2f} points", passed, why))
+    return tuple(found)
+
+
+def _accuracy(outputs: proof.Floats, held_out: Data) -> float | None:
+    return None if held_out.labels is None else proof.accuracy(outputs, held_out.labels)
+
+
+def _layer(quality: diagnosis.LayerQuality) -> schema.Layer:
+    e = quality.encoding
+    return schema.Layer(
+        node=quality.where.node,
+        module=quality.where.module or "",
+        source=quality.where.source or "",
+        op=quality.op,
+        sqnr_db=quality.sqnr_db,
+        clipped=quality.clipped,
+        encoding=f"{e.dtype}, scale {e.scale[0]:.6g}, zero point {e.zero_point[0]}",
+    )

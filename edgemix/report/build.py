@@ -1,0 +1,82 @@
+"""From what a deployment found to the Report's fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from edgemix import files
+from edgemix.latency.base import Latency
+from edgemix.latency.budget import Budget, Verdict
+from edgemix.program import Program, StateSpec, TensorSpec
+from edgemix.proof import Fidelity
+from edgemix.report import schema
+from edgemix.targets.base import Artifact, OpPrecision, Target
+
+
+def model(program: Program, macs: int) -> schema.Model:
+    """The program that was deployed."""
+    return schema.Model(
+        source=program.origin.source,
+        licence=program.origin.licence,
+        digest=program.digest,
+        inputs=tuple(_tensor(s) for s in program.inputs),
+        outputs=tuple(_tensor(s) for s in program.outputs),
+        states=tuple(_tensor(s) for s in program.states),
+        parameters=program.parameters,
+        macs=macs,
+        float_bytes=4 * program.parameters,
+        history=tuple(schema.HistoryStep(**asdict(step)) for step in program.history),
+    )
+
+
+def target(
+    kind: Target,
+    artifact: Artifact,
+    folder: Path,
+    fidelity: Fidelity | None,
+    precision: tuple[OpPrecision, ...],
+    latency: Latency | None,
+    budget: Budget | None,
+    verdicts: tuple[Verdict, ...],
+) -> schema.TargetResult:
+    """One artifact and everything that was found out about it."""
+    return schema.TargetResult(
+        name=kind.name,
+        title=kind.title,
+        runtime=kind.runtime,
+        main=artifact.main,
+        size=files.size(folder / artifact.main),
+        files=listing(folder, artifact),
+        toolchain=dict(artifact.toolchain),
+        facts=dict(artifact.facts),
+        fidelity=None if fidelity is None else fidelity_result(fidelity),
+        precision=tuple(schema.Precision(**asdict(op), kept=op.kept) for op in precision),
+        latency=None if latency is None else schema.LatencyResult(**_plain(asdict(latency))),
+        budget_ms=None if budget is None else budget.limit_ms,
+        verdicts=tuple(schema.VerdictResult(**asdict(v)) for v in verdicts),
+        replay=f"edgemix validate {kind.name}",
+    )
+
+
+def fidelity_result(fidelity: Fidelity) -> schema.FidelityResult:
+    """Fidelity with its contract as text."""
+    return schema.FidelityResult(**{**asdict(fidelity), "contract": str(fidelity.contract)})
+
+
+def listing(folder: Path, artifact: Artifact) -> tuple[schema.File, ...]:
+    """What is shipped, with hashes; a folder counts as one."""
+    path = folder / artifact.main
+    return (
+        schema.File(path=artifact.main, bytes=files.size(path), sha256=files.sha256(path)),
+    )
+
+
+def _tensor(spec: TensorSpec | StateSpec) -> schema.Tensor:
+    layout = spec.layout if isinstance(spec, TensorSpec) else ""
+    return schema.Tensor(name=spec.name, shape=spec.shape, dtype=spec.dtype, layout=layout)
+
+
+def _plain(value: Mapping[str, object]) -> dict[str, object]:
+    return {**value, "environment": dict(value["environment"])}  # type: ignore[call-overload]

@@ -1,0 +1,53 @@
+"""The report as one page that needs nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from edgemix.report import plots
+from edgemix.report.schema import Report, TargetResult
+
+
+def render(report: Report) -> str:
+    """The whole page: styles, pictures and the one script are inline."""
+    environment = Environment(
+        loader=PackageLoader("edgemix.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(bytes=_bytes, ms=_milliseconds, percent=_percent, count=_count)
+    template = environment.get_template("report.html.jinja")
+    return template.render(
+        report=report,
+        plots=plots,
+        kinds=plots.KINDS,
+        tally=_tally,
+        failed=[v for t in report.targets for v in t.verdicts if not v.passed],
+    )
+
+
+def _tally(target: TargetResult) -> list[tuple[str, str, int]]:
+    """Operators by type and arithmetic, those that are not integer or fixed first."""
+    counted = Counter((p.op, p.achieved) for p in target.precision)
+    rows = [(op, achieved, n) for (op, achieved), n in counted.items()]
+    return sorted(rows, key=lambda row: (row[1] in ("integer", "fixed"), row[0]))
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1e6:.2f} MB"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value * 1000:.3g} µs" if value < 1 else f"{value:.3g} ms"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.2%}"
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"

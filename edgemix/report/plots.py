@@ -1,0 +1,89 @@
+"""The report's pictures: inline SVG, from pure functions."""
+
+from __future__ import annotations
+
+from markupsafe import Markup, escape
+
+from edgemix.report.schema import Layer, Precision
+
+ROW = 20
+LABEL = 250
+PLOT = 430
+
+KINDS = ("integer", "fixed", "float16 between integers", "float between integers", "float")
+
+
+def layer_quality(layers: tuple[Layer, ...]) -> Markup:
+    """Horizontal bars of SQNR in dB, in the graph's order; the three worst stand out.
+
+    A value without any difference gets a full bar and the word "exact".
+    """
+    shown = [layer.sqnr_db for layer in layers if layer.sqnr_db is not None]
+    top = max(shown, default=1.0)
+    worst = sorted(shown)[:3]
+    height = ROW * len(layers) + 26
+    parts = [
+        f'<svg class="plot" viewBox="0 0 {LABEL + PLOT + 70} {height}" role="img" '
+        f'aria-label="SQNR of every quantized value in dB">'
+    ]
+    for tick in range(0, int(top) + 1, 10):
+        x = LABEL + PLOT * tick / top
+        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height - 22}"/>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 6}" text-anchor="middle">{tick} dB</text>')
+    for i, layer in enumerate(layers):
+        y = i * ROW
+        value = top if layer.sqnr_db is None else max(layer.sqnr_db, 0.0)
+        kind = "exact" if layer.sqnr_db is None else "worst" if layer.sqnr_db in worst else "bar"
+        text = "exact" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}"
+        name = f"{layer.module}.{layer.op}" if layer.module else layer.node
+        hover = f"{layer.node} ({layer.source}): {layer.encoding}; {layer.clipped:.2%} at the range's ends"
+        parts.append(
+            f"<g><title>{escape(hover)}</title>"
+            f'<text class="name" x="{LABEL - 8}" y="{y + 14}" text-anchor="end">{escape(_short(name))}</text>'
+            f'<rect class="{kind}" x="{LABEL}" y="{y + 3}" width="{PLOT * value / top:.1f}" height="{ROW - 6}" rx="2"/>'
+            f'<text class="value" x="{LABEL + PLOT * value / top + 6:.1f}" y="{y + 14}">{text}</text></g>'
+        )
+    parts.append("</svg>")
+    return Markup("".join(parts))
+
+
+def arithmetic(precision: tuple[Precision, ...]) -> Markup:
+    """One stacked bar: how many operators run in which arithmetic."""
+    counts = {kind: sum(p.achieved == kind for p in precision) for kind in KINDS}
+    total = max(sum(counts.values()), 1)
+    parts = ['<svg class="stack" viewBox="0 0 400 16" preserveAspectRatio="none" role="img" ']
+    parts.append(f'aria-label="{", ".join(f"{n} in {k}" for k, n in counts.items() if n)}">')
+    x = 0.0
+    for number, (kind, count) in enumerate(counts.items()):
+        width = 400 * count / total
+        if count:
+            parts.append(
+                f'<rect class="k{number}" x="{x:.2f}" y="0" width="{width:.2f}" height="16">'
+                f"<title>{escape(kind)}: {count}</title></rect>"
+            )
+        x += width
+    parts.append("</svg>")
+    return Markup("".join(parts))
+
+
+def budget(p50: float, p90: float, p99: float, limit: float | None) -> Markup:
+    """Median, 90 % and 99 % marks on an axis that ends at the budget, or a little beyond p99."""
+    end = max(p99, limit or 0.0) * 1.1 or 1.0
+    at = [300 * v / end for v in (p50, p90, p99)]
+    parts = [
+        '<svg class="budget" viewBox="0 0 300 18" role="img" aria-label="latency">',
+        '<line class="grid" x1="0" x2="300" y1="9" y2="9"/>',
+        f'<line class="span" x1="{at[0]:.1f}" x2="{at[2]:.1f}" y1="9" y2="9"/>',
+        f'<circle class="p99" cx="{at[2]:.1f}" cy="9" r="3"><title>p99 {p99:.4g} ms</title></circle>',
+        f'<circle class="p90" cx="{at[1]:.1f}" cy="9" r="4"><title>p90 {p90:.4g} ms</title></circle>',
+        f'<circle class="p50" cx="{at[0]:.1f}" cy="9" r="5"><title>p50 {p50:.4g} ms</title></circle>',
+    ]
+    if limit is not None:
+        x = 300 * limit / end
+        parts.append(f'<line class="limit" x1="{x:.1f}" x2="{x:.1f}" y1="1" y2="17"/>')
+    parts.append("</svg>")
+    return Markup("".join(parts))
+
+
+def _short(name: str, limit: int = 36) -> str:
+    return name if len(name) <= limit else "…" + name[1 - limit :]

@@ -1,0 +1,197 @@
+"""The schema of ``report.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edgemix.errors import InputError
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Tensor(_Frozen):
+    """An input, output or state."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    layout: str = ""
+
+
+class HistoryStep(_Frozen):
+    """One thing that was done to the program."""
+
+    name: str
+    options: dict[str, Any]
+    seconds: float
+
+
+class Model(_Frozen):
+    """The program that everything was made from."""
+
+    source: str
+    licence: str
+    digest: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    states: tuple[Tensor, ...]
+    parameters: int
+    macs: int
+    float_bytes: int
+    """Size of the weights in float32."""
+    history: tuple[HistoryStep, ...]
+
+
+class CalibrationData(_Frozen):
+    """What data the ranges come from."""
+
+    source: str
+    samples: int
+    shape: tuple[int, ...]
+    sha256: str
+
+
+class Evaluation(_Frozen):
+    """The held-out data that every artifact was compared on."""
+
+    source: str
+    samples: int
+    has_labels: bool
+    float_accuracy: float | None
+    program_accuracy: float | None
+    program_sqnr_db: float | None
+    """Quantized program against float program."""
+
+
+class Layer(_Frozen):
+    """Quality of one value of the quantized program against the float program."""
+
+    node: str
+    module: str
+    source: str
+    op: str
+    sqnr_db: float | None
+    """None: no difference at all."""
+    clipped: float
+    """Share of values at the end of the integer range."""
+    encoding: str
+
+
+class File(_Frozen):
+    """A file of an artifact."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class FidelityResult(_Frozen):
+    """An artifact against the program."""
+
+    contract: str
+    samples: int
+    identical: float
+    within: float
+    worst_lsb: int | None
+    sqnr_db: float | None
+    decisions_equal: float
+    accuracy: float | None
+    program_accuracy: float | None
+    float_accuracy: float | None
+    passed: bool
+    why: str
+
+
+class Precision(_Frozen):
+    """The type in which an operator of the artifact really runs."""
+
+    op: str
+    name: str
+    asked: str
+    achieved: str
+    kept: bool
+
+
+class LatencyResult(_Frozen):
+    """A time with its kind."""
+
+    kind: Literal["measured", "simulated", "reported", "estimated"]
+    device: str
+    method: str
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    runs: int
+    warmup: int
+    threads: int
+    environment: dict[str, str]
+
+
+class VerdictResult(_Frozen):
+    """A gate."""
+
+    gate: str
+    target: str
+    asked: str
+    found: str
+    passed: bool
+    why: str
+
+
+class TargetResult(_Frozen):
+    """One artifact."""
+
+    name: str
+    title: str
+    runtime: str
+    main: str
+    size: int
+    """Bytes of what is shipped."""
+    files: tuple[File, ...]
+    toolchain: dict[str, str]
+    facts: dict[str, Any]
+    fidelity: FidelityResult | None
+    """None: this machine has no runtime for it; the artifact was read back, not run."""
+    precision: tuple[Precision, ...]
+    latency: LatencyResult | None
+    budget_ms: float | None
+    verdicts: tuple[VerdictResult, ...]
+    replay: str
+
+
+class Report(_Frozen):
+    """Everything about one deployment."""
+
+    schema_version: Literal[1] = 1
+    edgemix: str
+    command: str
+    model: Model
+    recipe: dict[str, Any]
+    calibration: CalibrationData
+    evaluation: Evaluation
+    layers: tuple[Layer, ...]
+    left_float: tuple[str, ...]
+    targets: tuple[TargetResult, ...]
+    environment: dict[str, str]
+    passed: bool
+
+
+def load(path: Path) -> Report:
+    """Read and check a ``report.json``.
+
+    Raises:
+        InputError: missing, damaged, or not of this schema.
+    """
+    try:
+        return Report.model_validate(json.loads(path.read_text()))
+    except FileNotFoundError as error:
+        raise InputError(f"there is no report {path}") from error
+    except (ValueError, ValidationError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"{path} is no report of this schema, or it is damaged: {first}") from error
