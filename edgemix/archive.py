@@ -129,7 +129,9 @@ def load_pt2(path: Path) -> ExportedProgram:
         try:
             graph = archive.read(member)
             weights = _payload(archive, f"{root}/data/weights/{name}_weights_config.json", path)
-            constants = _payload(archive, f"{root}/data/constants/{name}_constants_config.json", path)
+            constants = _payload(
+                archive, f"{root}/data/constants/{name}_constants_config.json", path
+            )
         except (KeyError, zipfile.BadZipFile, OSError) as error:
             raise InputError(f"{path} is damaged: {error}") from error
     return _exported_program(graph, weights, constants, path)
@@ -154,12 +156,10 @@ def _exported_program(
         specs = document["graph_module"]["signature"]["input_specs"]
         for name in (s["parameter"]["parameter_name"] for s in specs if "parameter" in s):
             parameters[name] = torch.nn.Parameter(parameters[name], requires_grad=False)
+        # torch's annotation says bytes; it takes tensors, and then unpickles nothing.
+        parts: Any = (json.dumps(document).encode(), parameters, constants, None)
         with quiet():
-            return serde.deserialize(
-                serde.SerializedArtifact(
-                    json.dumps(document).encode(), parameters, constants, None  # type: ignore[arg-type]
-                )
-            )
+            return serde.deserialize(serde.SerializedArtifact(*parts))
     except Exception as error:  # torch raises AssertionError, KeyError and its own classes here
         raise InputError(
             f"torch cannot read the graph in {path}: {error}",

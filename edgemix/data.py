@@ -102,17 +102,20 @@ def _random(count: str, spec: TensorSpec) -> Data:
 def _file(path: Path) -> Data:
     if not path.exists():
         raise InputError(
-            f"there is no data file {path}", do="give a .npz or .npy file, digits:heldout or random:64"
+            f"there is no data file {path}",
+            do="give a .npz or .npy file, digits:heldout or random:64",
         )
     if path.suffix not in (".npz", ".npy"):
-        raise InputError(f"{path} is no .npz or .npy file", do="save samples with numpy.savez(x=…, y=…)")
+        raise InputError(
+            f"{path} is no .npz or .npy file", do="save samples with numpy.savez(x=…, y=…)"
+        )
     try:
         loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
         if isinstance(loaded, np.ndarray):
             return Data(str(path), loaded)
         if "x" not in loaded:
             raise InputError(f"{path} holds no array x: {', '.join(loaded) or 'it is empty'}")
-        labels = loaded["y"] if "y" in loaded else None
+        labels = loaded.get("y")
         return Data(str(path), loaded["x"], labels)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is damaged, or no numpy file: {error}") from error
@@ -139,7 +142,9 @@ def _check(data: Data, spec: TensorSpec) -> None:
     for start in range(0, len(x), 1024):
         bad = ~np.isfinite(x[start : start + 1024]).reshape(len(x[start : start + 1024]), -1).all(1)
         if bad.any():
-            raise InputError(f"sample {start + int(bad.argmax())} in {data.source} holds NaN or Inf")
+            raise InputError(
+                f"sample {start + int(bad.argmax())} in {data.source} holds NaN or Inf"
+            )
     if y is not None and (y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer)):
         raise InputError(
             f"the labels y in {data.source} are {y.dtype} of shape {y.shape}",

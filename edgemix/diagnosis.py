@@ -104,7 +104,11 @@ def _ends_quantized(node: Node) -> bool:
 def _twins(plain: GraphModule, coded: GraphModule) -> dict[Node, Node]:
     """Quantized nodes of the coded graph with their twins in the plain one."""
     pairs = [
-        *zip(plain.graph.find_nodes(op="placeholder"), coded.graph.find_nodes(op="placeholder"), strict=True),
+        *zip(
+            plain.graph.find_nodes(op="placeholder"),
+            coded.graph.find_nodes(op="placeholder"),
+            strict=True,
+        ),
         *_matched(list(g.float_ops(plain)), list(g.float_ops(coded))),
     ]
     return {b: a for a, b in pairs if any(g.is_quantize(u) for u in b.users)}

@@ -1,6 +1,7 @@
 """How real numbers become integers: the only rounding and saturation in the house.
 
-    q = clamp(round_half_even(x / scale) + zero_point, qmin, qmax)        x̂ = (q - zero_point) · scale
+    q = clamp(round_half_even(x / scale) + zero_point, qmin, qmax)
+    x̂ = (q - zero_point) · scale
 
 The arithmetic is that of ``torch.ops.quantized_decomposed`` and of ONNX's QuantizeLinear, with
 ties to even. An encoding whose scales are powers of two and whose zero point is 0 or ``qmin`` is
@@ -96,7 +97,7 @@ class Encoding:
         return FixedPoint(self.bits, self.bits + exponent - 1, signed)
 
     def quantize(self, x: Tensor) -> Tensor:
-        """Integers of ``x``, in :attr:`dtype`; ties go to even, values beyond the range saturate."""
+        """Integers of ``x`` in :attr:`dtype`: ties go to even, values out of range saturate."""
         scale, zero_point = self._shaped(x)
         # The reciprocal, not a division: what torch's reference operator does.
         q = torch.clamp(torch.round(x * (1.0 / scale)) + zero_point, self.qmin, self.qmax)
@@ -111,7 +112,8 @@ class Encoding:
         """Integers of an array that already lies on this encoding's grid, or nearest to it."""
         scale = np.float64(self.lsb)
         q = np.rint(np.asarray(x, np.float64) / scale) + self.zero_point[0]
-        return np.clip(q, self.qmin, self.qmax).astype(np.int64)
+        limited: npt.NDArray[np.int64] = np.clip(q, self.qmin, self.qmax).astype(np.int64)
+        return limited
 
     def _shaped(self, x: Tensor) -> tuple[Tensor, Tensor]:
         scale = torch.tensor(self.scale, dtype=torch.float32)

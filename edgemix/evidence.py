@@ -45,7 +45,7 @@ def write_evidence(
     contract: Contract,
 ) -> None:
     """Write both files; ``found`` is None where this machine cannot run the artifact."""
-    arrays = {"inputs": inputs[:SAMPLES], "expected": expected[:SAMPLES]}
+    arrays: dict[str, Any] = {"inputs": inputs[:SAMPLES], "expected": expected[:SAMPLES]}
     if found is not None:
         arrays["found"] = found[:SAMPLES]
     buffer = io.BytesIO()
@@ -78,7 +78,9 @@ def validate(
     about, vectors = _read(folder)
     artifact = Artifact.from_json(about["artifact"])
     target = targets.load(artifact.target)
-    verdicts = [_hash(folder, name, digest, target.name) for name, digest in about["sha256"].items()]
+    verdicts = [
+        _hash(folder, name, digest, target.name) for name, digest in about["sha256"].items()
+    ]
     if not all(v.passed for v in verdicts):
         return tuple(verdicts)
     found = target.run(artifact, folder, (vectors["inputs"],), on_progress)
@@ -114,7 +116,8 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     path = folder / ABOUT
     if not path.is_file():
         raise InputError(
-            f"{folder} holds no artifact of edgemix", do="name the folder of one target, like out/onnx"
+            f"{folder} holds no artifact of edgemix",
+            do="name the folder of one target, like out/onnx",
         )
     try:
         about = json.loads(path.read_text())

@@ -31,7 +31,8 @@ def need(module: str, *, extra: str) -> ModuleType:
         if error.name != module.partition(".")[0]:
             raise
         raise InputError(
-            f"this needs the package {error.name}, which is not installed", do=install_command(extra)
+            f"this needs the package {error.name}, which is not installed",
+            do=install_command(extra),
         ) from error
 
 

@@ -100,7 +100,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}", do="name another folder") from error
+        raise InputError(
+            f"cannot write {path}: {error.strerror}", do="name another folder"
+        ) from error
     try:
         os.chmod(scratch, 0o755)
         yield scratch

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -24,7 +26,7 @@ from edgemix.quantize.convert import quantize
 from edgemix.quantize.recipe import Recipe
 from edgemix.report import build, schema
 from edgemix.report.html import render
-from edgemix.targets.base import OpPrecision, Target
+from edgemix.targets.base import Arrays, Artifact, OpPrecision, Target
 
 BATCH = 64
 LAYER_SAMPLES = 64
@@ -52,12 +54,21 @@ class Order:
     command: tuple[str, ...] = field(default=())
 
 
-class Listener:
+class Listener(Protocol):
     """Hears what a deployment does; the command line draws bars from it."""
+
+    def step(
+        self, title: str, total: float | None = None
+    ) -> AbstractContextManager[Callable[[float], None]]:
+        """One step; the function that it yields takes how much of ``total`` is done."""
+
+
+class Silence:
+    """A listener that says nothing."""
 
     @contextmanager
     def step(self, title: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
-        """One step; the yielded function takes how much of ``total`` is done."""
+        """Nothing."""
         yield lambda _: None
 
 
@@ -71,12 +82,14 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
         UnsupportedError: a target cannot take a node; the findings say which and why.
         ToolError: a third-party tool failed.
     """
-    say = listener or Listener()
+    say = listener or Silence()
     # Cheap checks first: nothing is computed for an order that cannot be carried out.
     files.check_output_folder(order.out, force=order.force)
     chosen = [targets.load(name) for name in dict.fromkeys(order.targets)]
     if not chosen:
-        raise InputError("there is no target to deploy to", do=f"name one of {', '.join(targets.TARGETS)}")
+        raise InputError(
+            "there is no target to deploy to", do=f"name one of {', '.join(targets.TARGETS)}"
+        )
     names = tuple(t.name for t in chosen)
     recipe = Recipe.load(order.recipe)
     budgets = {b.target: b for b in (Budget.parse(text, names) for text in order.budgets)}
@@ -94,7 +107,9 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
     # A rehearsal on one batch: what a target cannot take is said before the long work.
     with say.step("check targets"):
         size = program.inputs[0].shape[0]
-        rehearsal = quantize(program, calibrate(program, calibration_data.batches(size, size)), recipe)
+        rehearsal = quantize(
+            program, calibrate(program, calibration_data.batches(size, size)), recipe
+        )
         _refuse_unsupported(chosen, rehearsal)
     calibration = _calibration(order, program, calibration_data, say)
     with say.step(f"quantize ({recipe.name})"):
@@ -109,14 +124,14 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
     with files.whole_folder(order.out) as out:
         quantized.save(out / "program.edgemix")
         calibration.save(out / "calibration.safetensors")
+        # Converters mostly wait on their own imports: two at a time. Times are measured after all.
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            made = list(pool.map(lambda t: _make(t, quantized, out, held_out, say), chosen))
         results = []
-        for target in chosen:
+        for target, (artifact, found, precision) in zip(chosen, made, strict=True):
             folder = out / target.name
-            folder.mkdir()
-            with say.step(f"{target.title}: lower"):
-                artifact = target.lower(quantized, out / "program.edgemix", folder)
-            with say.step(f"{target.title}: run", 1.0) as progress:
-                found = target.run(artifact, folder, (held_out.samples,), progress)
+            with say.step(f"{target.title}: time"):
+                latency = target.latency(artifact, folder, order.threads)
             fidelity = None
             if found is not None:
                 fidelity = proof.compare(
@@ -127,10 +142,6 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
                     labels=held_out.labels,
                     float_outputs=float_outputs,
                 )
-            with say.step(f"{target.title}: read back"):
-                precision = target.audit(artifact, folder)
-            with say.step(f"{target.title}: time"):
-                latency = target.latency(artifact, folder, order.threads)
             budget = budgets.get(target.name)
             verdicts = _verdicts(order, target, fidelity, precision)
             if budget is not None:
@@ -140,7 +151,9 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
                 None if found is None else found[0], contracts[target.name],
             )  # fmt: skip
             results.append(
-                build.target(target, artifact, folder, fidelity, precision, latency, budget, verdicts)
+                build.target(
+                    target, artifact, folder, fidelity, precision, latency, budget, verdicts
+                )
             )
         report = schema.Report(
             edgemix=__version__,
@@ -167,6 +180,21 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
         files.write_text(out / "report.json", report.model_dump_json(indent=1) + "\n")
         files.write_text(out / "report.html", render(report))
     return report
+
+
+def _make(
+    target: Target, program: Program, out: Path, held_out: Data, say: Listener
+) -> tuple[Artifact, Arrays | None, tuple[OpPrecision, ...]]:
+    """The artifact, its outputs where this machine can run it, and what it says of itself."""
+    folder = out / target.name
+    folder.mkdir()
+    with say.step(f"{target.title}: lower"):
+        artifact = target.lower(program, out / "program.edgemix", folder)
+    with say.step(f"{target.title}: run", 1.0) as progress:
+        found = target.run(artifact, folder, (held_out.samples,), progress)
+    with say.step(f"{target.title}: read back"):
+        precision = target.audit(artifact, folder)
+    return artifact, found, precision
 
 
 def _one_input(program: Program) -> None:
@@ -206,7 +234,9 @@ def _calibration(order: Order, program: Program, source: Data, say: Listener) ->
     saved = order.out / "calibration.safetensors"
     if saved.exists():
         old = Calibration.load(saved)
-        wanted = DataPrint(limit, program.inputs[0].shape[1:], fingerprint(source.batches(BATCH, limit)))
+        wanted = DataPrint(
+            limit, program.inputs[0].shape[1:], fingerprint(source.batches(BATCH, limit))
+        )
         if (old.program, old.data) == (program.digest, wanted):
             return old
     size = program.inputs[0].shape[0]
@@ -218,10 +248,14 @@ def _calibration(order: Order, program: Program, source: Data, say: Listener) ->
             seen += samples
             done(seen)
 
-        return calibrate(program, source.batches(max(BATCH // size, 1) * size, limit), on_batch=count)
+        return calibrate(
+            program, source.batches(max(BATCH // size, 1) * size, limit), on_batch=count
+        )
 
 
-def _run(program: Program, x: torch.Tensor, done: Callable[[float], None], share: float) -> torch.Tensor:
+def _run(
+    program: Program, x: torch.Tensor, done: Callable[[float], None], share: float
+) -> torch.Tensor:
     size = program.inputs[0].shape[0]
     step = max(BATCH // size, 1) * size
     pieces = []
@@ -251,7 +285,9 @@ def _verdicts(
         return tuple(found)
     near = f"{fidelity.identical:.2%} identical, {fidelity.within:.2%} within 1 LSB"
     found.append(
-        Verdict("fidelity", target.name, str(fidelity.contract), near, fidelity.passed, fidelity.why)
+        Verdict(
+            "fidelity", target.name, str(fidelity.contract), near, fidelity.passed, fidelity.why
+        )
     )
     if fidelity.accuracy is not None and fidelity.float_accuracy is not None:
         drop = 100 * (fidelity.float_accuracy - fidelity.accuracy)

@@ -117,7 +117,9 @@ class Program:
         nodes = {node.name: node for node in graph.graph.nodes}
         signature = graph.graph_signature
         state_names = {state.name for state in states}
-        inputs = tuple(_spec(nodes[n], origin) for n in signature.user_inputs if n not in state_names)
+        inputs = tuple(
+            _spec(nodes[n], origin) for n in signature.user_inputs if n not in state_names
+        )
         names = [n for n in signature.user_outputs if isinstance(n, str)]
         if len(names) != len(signature.user_outputs) or not inputs or not names:
             raise InputError("inputs and outputs of a model must be tensors", at=origin.source)
@@ -144,7 +146,7 @@ class Program:
             InputError: number, shape or type of the inputs is not what the program takes.
         """
         if len(inputs) != len(self.inputs):
-            raise InputError(f"the program takes {len(self.inputs)} inputs, {len(inputs)} were given")
+            raise InputError(f"{len(inputs)} inputs were given, not {len(self.inputs)}")
         for tensor, spec in zip(inputs, self.inputs, strict=True):
             _check_input(tensor, spec)
         batch = self.inputs[0].shape[0]
@@ -202,10 +204,14 @@ class Program:
         digest = hashlib.sha256()
         for node in self.graph.graph.nodes:
             digest.update(f"{node.op} {node.target} {node.args} {node.kwargs}\n".encode())
-        for name, tensor in sorted({**self.graph.state_dict, **_tensors(self.graph.constants)}.items()):
+        for name, tensor in sorted(
+            {**self.graph.state_dict, **_tensors(self.graph.constants)}.items()
+        ):
             flat = tensor.detach().contiguous()
             digest.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
-            digest.update(flat.reshape(-1).view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+            digest.update(
+                flat.reshape(-1).view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+            )
         return digest.hexdigest()
 
     @cached_property
@@ -296,7 +302,9 @@ def _spec(node: Node, origin: Origin) -> TensorSpec:
             do="export the model with fixed shapes",
         )
     layout = {3: "ntc", 4: "nchw"}.get(value.ndim, "")
-    return TensorSpec(node.name, tuple(value.shape), str(value.dtype).removeprefix("torch."), layout)
+    return TensorSpec(
+        node.name, tuple(value.shape), str(value.dtype).removeprefix("torch."), layout
+    )
 
 
 def _check_input(tensor: Tensor, spec: TensorSpec) -> None:

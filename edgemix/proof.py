@@ -42,7 +42,9 @@ class Contract:
         """
         match = re.fullmatch(r"(exact|decisions|lsb:(\d+))(?:@([\d.]+)%)?", text)
         if match is None or (match[1] == "exact" and match[3]):
-            raise InputError(f"no contract: {text}", do="use exact, lsb:1, lsb:1@99.9% or decisions@99%")
+            raise InputError(
+                f"no contract: {text}", do="use exact, lsb:1, lsb:1@99.9% or decisions@99%"
+            )
         share = float(match[3]) / 100 if match[3] else 1.0
         if not 0 < share <= 1:
             raise InputError(f"a contract's share must lie in (0 %, 100 %]: {text}")

@@ -61,7 +61,9 @@ def assign(module: GraphModule, calibration: Calibration, recipe: Recipe) -> dic
             fixed[node.name] = SOFTMAX
         elif node.name not in calibration.stats:
             raise InputError(
-                "the calibration never reached this node", at=str(g.where(node)), do="calibrate again"
+                "the calibration never reached this node",
+                at=str(g.where(node)),
+                do="calibrate again",
             )
         else:
             ranges[node.name] = choose_range(calibration.stats[node.name], rule)
@@ -70,7 +72,7 @@ def assign(module: GraphModule, calibration: Calibration, recipe: Recipe) -> dic
     return groups.encodings(ranges, fixed, rule)
 
 
-class Annotator(Quantizer):
+class Annotator(Quantizer):  # type: ignore[misc]
     """PT2E's view of a recipe: every float operator's result, weight and bias gets a spec."""
 
     def __init__(self, encodings: Mapping[str, Encoding], weights: Rule) -> None:
@@ -121,7 +123,9 @@ class Annotator(Quantizer):
         return self._per_tensor(weight)
 
     def _per_tensor(self, value: Tensor) -> Encoding:
-        return encode(choose_range(TensorStats.of(value), self._weights), self._weights, narrow=True)
+        return encode(
+            choose_range(TensorStats.of(value), self._weights), self._weights, narrow=True
+        )
 
 
 class Given(ObserverBase):  # type: ignore[misc]
@@ -179,12 +183,16 @@ def _align_additions(
     for node in module.graph.nodes:
         if node.target not in g.ADDITION or _exact_in_accumulator(node):
             continue
-        members = [n.name for n in (*node.args[:2], node) if isinstance(n, Node) and n.op != "get_attr"]
+        members = [
+            n.name for n in (*node.args[:2], node) if isinstance(n, Node) and n.op != "get_attr"
+        ]
         spans = [groups.span(name, ranges) for name in members]
         if any(s is None or s == 0.0 for s in spans):
             continue
         wide = max(s for s in spans if s is not None)
-        near = [m for m, s in zip(members, spans, strict=True) if s is not None and wide / s <= limit]
+        near = [
+            m for m, s in zip(members, spans, strict=True) if s is not None and wide / s <= limit
+        ]
         for member in near[1:]:
             groups.join(member, near[0])
 

@@ -61,7 +61,10 @@ class Calibration:
                 header: dict[str, Any] = json.loads((file.metadata() or {})["edgemix"])
                 stats = {}
                 for name, s in header["stats"].items():
-                    counts, sums = file.get_tensor(f"{name}.counts"), file.get_tensor(f"{name}.sums")
+                    counts, sums = (
+                        file.get_tensor(f"{name}.counts"),
+                        file.get_tensor(f"{name}.sums"),
+                    )
                     if counts.shape != (BINS,) or sums.shape != (BINS,):
                         raise ValueError(f"{name} has no histogram of {BINS} bins")
                     stats[name] = TensorStats(counts=counts, sums=sums, **s)
@@ -125,7 +128,9 @@ def check_batch(program: Program, batch: Tensor, *, first: int = 0) -> None:
     if str(batch.dtype) != f"torch.{spec.dtype}":
         raise InputError(f"the samples are {batch.dtype}, the program takes {spec.dtype}")
     if len(batch) % spec.shape[0]:
-        raise InputError(f"the number of samples must be a multiple of {spec.shape[0]}: {len(batch)}")
+        raise InputError(
+            f"the number of samples must be a multiple of {spec.shape[0]}: {len(batch)}"
+        )
     bad = ~torch.isfinite(batch).flatten(1).all(1)
     if bad.any():
         raise InputError(f"sample {first + int(bad.nonzero()[0])} holds NaN or Inf")

@@ -14,14 +14,15 @@ from edgemix.quantize.recipe import Recipe
 
 
 def quantize(program: Program, calibration: Calibration, recipe: Recipe) -> Program:
-    """The quantized program: the same class, its weights integers, its activations between q and dq.
+    """The quantized program: the same class, weights as integers, activations between q and dq.
 
     Raises:
         InputError: the calibration belongs to another program.
     """
     if calibration.program != program.digest:
         raise InputError(
-            "the calibration belongs to another program", do="calibrate this program, or remove the file"
+            "the calibration belongs to another program",
+            do="calibrate this program, or remove the file",
         )
     start = time.perf_counter()
     module = program.module()

@@ -32,7 +32,9 @@ def encode(bounds: Range, rule: Rule, *, narrow: bool = False) -> Encoding:
         qmin = -qmax - 1  # an ap_fixed has no narrow range
         zero_point = qmin if lo == 0.0 and hi > 0.0 and not narrow else 0
         step = hi / (qmax - qmin) if zero_point else max(-lo / -qmin, hi / qmax)
-        return Encoding.per_tensor(_ceil_power_of_two(step), zero_point, qmin=qmin, qmax=qmax, dtype=dtype)
+        return Encoding.per_tensor(
+            _ceil_power_of_two(step), zero_point, qmin=qmin, qmax=qmax, dtype=dtype
+        )
     if rule.symmetric:
         step = max(-lo / -qmin, hi / qmax)
         return Encoding.per_tensor(_positive(step), 0, qmin=qmin, qmax=qmax, dtype=dtype)
@@ -46,7 +48,12 @@ def encode_channels(weight: Tensor, rule: Rule, axis: int = 0) -> Encoding:
     peaks = weight.detach().abs().amax(dim=[d for d in range(weight.ndim) if d != axis])
     each = [encode((-p, p), rule, narrow=True) for p in peaks.tolist()]
     return Encoding(
-        tuple(e.scale[0] for e in each), (0,) * len(each), each[0].qmin, each[0].qmax, each[0].dtype, axis
+        tuple(e.scale[0] for e in each),
+        (0,) * len(each),
+        each[0].qmin,
+        each[0].qmax,
+        each[0].dtype,
+        axis,
     )
 
 

@@ -67,7 +67,8 @@ class Recipe(BaseModel):
             text = path.read_text()
         else:
             raise InputError(
-                f"there is no recipe {name_or_path}", do=f"use {', '.join(names())}, or a .toml file"
+                f"there is no recipe {name_or_path}",
+                do=f"use {', '.join(names())}, or a .toml file",
             )
         try:
             return cls.model_validate(tomllib.loads(text))
@@ -81,7 +82,9 @@ class Recipe(BaseModel):
 
 def names() -> list[str]:
     """Names of the recipes that come with edgemix."""
-    return sorted(p.name.removesuffix(".toml") for p in _folder().iterdir() if p.name[-5:] == ".toml")
+    return sorted(
+        p.name.removesuffix(".toml") for p in _folder().iterdir() if p.name[-5:] == ".toml"
+    )
 
 
 def _folder() -> resources.abc.Traversable:  # type: ignore[name-defined]

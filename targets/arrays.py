@@ -35,7 +35,8 @@ def run_in_child(
 
 def save(path: Path, arrays: Arrays) -> None:
     """Arrays in order, as one ``.npz`` file."""
-    np.savez(path, **{f"a{i}": a for i, a in enumerate(arrays)})
+    named: dict[str, Any] = {f"a{i}": a for i, a in enumerate(arrays)}
+    np.savez(path, **named)
 
 
 def read(path: Path) -> Arrays:

@@ -19,7 +19,9 @@ from edgemix.proof import Contract
 Arrays = tuple[npt.NDArray[np.float32], ...]
 Progress = Callable[[float], None]
 
-Arithmetic = Literal["integer", "fixed", "float between integers", "float16 between integers", "float"]
+Arithmetic = Literal[
+    "integer", "fixed", "float between integers", "float16 between integers", "float"
+]
 """In which type an operator really computes. ``float between integers``: its inputs and outputs
 are quantized values, the arithmetic in between is float. ``float``: a value stays unquantized."""
 
@@ -127,5 +129,7 @@ def _binding(value: Mapping[str, Any]) -> Binding:
     fields["spec"] = TensorSpec(**{**fields["spec"], "shape": tuple(fields["spec"]["shape"])})
     if fields["encoding"] is not None:
         e = fields["encoding"]
-        fields["encoding"] = Encoding(**{**e, "scale": tuple(e["scale"]), "zero_point": tuple(e["zero_point"])})
+        fields["encoding"] = Encoding(
+            **{**e, "scale": tuple(e["scale"]), "zero_point": tuple(e["zero_point"])}
+        )
     return Binding(**fields)

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from edgemix.errors import EdgemixError, EXIT_INPUT
+from edgemix.errors import EXIT_INPUT, EdgemixError
 
 app = typer.Typer(
     name="edgemix",

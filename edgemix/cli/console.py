@@ -69,7 +69,13 @@ def results_table(report: Report) -> Table:
     evaluation = report.evaluation
     if evaluation.float_accuracy is not None:
         table.add_row(
-            "float, torch", _bytes(model.float_bytes), f"{evaluation.float_accuracy:.2%}", "", "", "", ""
+            "float, torch",
+            _bytes(model.float_bytes),
+            f"{evaluation.float_accuracy:.2%}",
+            "",
+            "",
+            "",
+            "",
         )
         table.add_row(
             "program, torch", "", f"{evaluation.program_accuracy:.2%}", "the reference", "", "", "", end_section=True

@@ -12,15 +12,15 @@ from edgemix.errors import EXIT_GATE
 
 SOURCE = "edgemix.models.demo:create"
 RUNS = (
-    # One program with power-of-two scales, four targets. TFLite's own softmax and its additions
-    # round ties otherwise than the program does, hence a contract on decisions there.
-    ("fixed8", ("onnx", "tflite", "coreml", "hls4ml"), ("tflite=decisions@99%",)),
-    ("int8", ("onnx", "tflite", "coreml"), ()),
+    ("fixed8", ("onnx", "tflite", "coreml", "hls4ml")),
+    ("int8", ("onnx", "tflite", "coreml")),
 )
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for both runs.")] = Path("demo-report"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for both runs.")] = Path(
+        "demo-report"
+    ),
     force: Annotated[bool, typer.Option("--force", help="Replace what the folder holds.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print both reports as JSON.")] = False,
@@ -36,7 +36,7 @@ def demo(
     files.check_output_folder(out, force=force)
     start = time.perf_counter()
     reports = {}
-    for recipe, targets, contracts in RUNS:
+    for recipe, targets in RUNS:
         order = pipeline.Order(
             source=SOURCE,
             targets=targets,
@@ -44,10 +44,9 @@ def demo(
             calibrate="digits:train",
             evaluate="digits:heldout",
             recipe=recipe,
-            contracts=contracts,
             max_drop=0.5,
             force=force,
-            command=command(recipe, targets, contracts, out),
+            command=command(recipe, targets, out),
         )
         with console.Bars(quiet=quiet or as_json) as bars:
             reports[recipe] = pipeline.deploy(order, bars)
@@ -57,19 +56,18 @@ def demo(
         console.print_json({name: r.model_dump(mode="json") for name, r in reports.items()})
     elif not quiet:
         for recipe in reports:
-            console.out.print(f"report: {out / recipe / 'report.html'}", soft_wrap=True, highlight=False)
+            console.out.print(
+                f"report: {out / recipe / 'report.html'}", soft_wrap=True, highlight=False
+            )
         console.out.print(f"{time.perf_counter() - start:.0f} s", highlight=False)
     if not all(r.passed for r in reports.values()):
         raise typer.Exit(EXIT_GATE)
 
 
-def command(
-    recipe: str, targets: tuple[str, ...], contracts: tuple[str, ...], out: Path
-) -> tuple[str, ...]:
+def command(recipe: str, targets: tuple[str, ...], out: Path) -> tuple[str, ...]:
     """The ``edgemix deploy`` that does one of the demo's runs."""
-    asked = [part for contract in contracts for part in ("--contract", contract)]
     return (
         "edgemix", "deploy", SOURCE, "--recipe", recipe, "--to", ",".join(targets),
-        "--calibrate", "digits:train", "--evaluate", "digits:heldout", "--max-drop", "0.5", *asked,
+        "--calibrate", "digits:train", "--evaluate", "digits:heldout", "--max-drop", "0.5",
         "--out", str(out / recipe),
     )  # fmt: skip

@@ -19,7 +19,9 @@ def deploy(
             "or a saved edgemix program."
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the artifacts and the report.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the artifacts and the report.")
+    ],
     calibrate: Annotated[
         str,
         typer.Option(help="Calibration data: a .npz or .npy file, digits:train, random:COUNT."),
@@ -29,23 +31,31 @@ def deploy(
     ] = "onnx,tflite,coreml",
     evaluate: Annotated[
         str | None,
-        typer.Option(help="Data to prove the artifacts on (.npz with x and y). Default: calibration's."),
+        typer.Option(
+            help="Data to prove the artifacts on (.npz with x and y). Default: calibration's."
+        ),
     ] = None,
     recipe: Annotated[str, typer.Option(help="int8, fixed8, or a recipe's .toml file.")] = "int8",
     samples: Annotated[int, typer.Option(min=1, help="Calibration samples at most.")] = 512,
     budget: Annotated[
         list[str] | None,
-        typer.Option(help="Latency budget, like onnx=2ms; may be given again. Exceeding it: exit 1."),
+        typer.Option(
+            help="Latency budget, like onnx=2ms; may be given again. Exceeding it: exit 1."
+        ),
     ] = None,
     contract: Annotated[
         list[str] | None,
-        typer.Option(help="Fidelity asked of a target: tflite=lsb:1@99%, onnx=exact, coreml=decisions@99%."),
+        typer.Option(
+            help="Fidelity asked of a target: tflite=lsb:1@99%, onnx=exact, coreml=decisions@99%."
+        ),
     ] = None,
     max_drop: Annotated[
         float, typer.Option(min=0, help="Accuracy that quantization may cost, in points.")
     ] = 1.0,
     threads: Annotated[int, typer.Option(min=1, help="Threads for latency measurements.")] = 1,
-    force: Annotated[bool, typer.Option("--force", help="Replace what the output folder holds.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what the output folder holds.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:

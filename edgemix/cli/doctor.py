@@ -24,7 +24,10 @@ def doctor(
         detail = row["detail"] if row["present"] else f"missing; {row['remedy']}"
         console.out.print(f"[{style}]{mark}[/] ", end="")
         console.out.print(
-            f"{row['name']}: {row['purpose']} ({detail})", markup=False, highlight=False, soft_wrap=True
+            f"{row['name']}: {row['purpose']} ({detail})",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -45,10 +48,16 @@ def findings() -> list[dict[str, Any]]:
     for extra in EXTRAS:
         purpose, names = packages[extra]
         found = ", ".join(f"{n} {v}" for n, v in versions(*names).items())
-        rows.append(_row(f"edgemix[{extra}]", purpose, present(extra), found, install_command(extra)))
+        rows.append(
+            _row(f"edgemix[{extra}]", purpose, present(extra), found, install_command(extra))
+        )
     tools = (
         ("g++", "C simulation of firmware", "apt-get install g++"),
-        ("vivado_hls", "FPGA synthesis", "install Vivado HLS 2020.1 from AMD and source its settings64.sh"),
+        (
+            "vivado_hls",
+            "FPGA synthesis",
+            "install Vivado HLS 2020.1 from AMD and source its settings64.sh",
+        ),
         ("vitis_hls", "FPGA synthesis", "install Vitis from AMD and source its settings64.sh"),
         ("verilator", "cycle-exact simulation of RTL", "apt-get install verilator"),
         ("yosys", "open FPGA synthesis", "apt-get install yosys"),

@@ -66,7 +66,12 @@ def judge(budget: Budget, latency: Latency | None) -> Verdict:
     asked = f"≤ {budget.limit_ms:g} ms"
     if latency is None:
         return Verdict(
-            "budget", budget.target, asked, "no latency", False, "this target gives no latency on this machine"
+            "budget",
+            budget.target,
+            asked,
+            "no latency",
+            False,
+            "this target gives no latency on this machine",
         )
     found = f"{latency.p50_ms:.4g} ms {latency.kind}"
     passed = latency.p50_ms <= budget.limit_ms

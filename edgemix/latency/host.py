@@ -15,7 +15,18 @@ MIN_RUNS = 200
 MAX_RUNS = 5000
 SECONDS = 2.0
 
-_ISA = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "neon", "asimd", "asimddp", "i8mm", "sve")
+_ISA = (
+    "avx2",
+    "avx512f",
+    "avx_vnni",
+    "avx512_vnni",
+    "amx_int8",
+    "neon",
+    "asimd",
+    "asimddp",
+    "i8mm",
+    "sve",
+)
 
 
 def instruction_sets() -> tuple[str, ...]:

@@ -48,7 +48,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         x = x + self.mixer(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        result: Tensor = x + self.mlp(self.norm2(x))
+        return result
 
 
 class MetaFormer(nn.Module):
@@ -72,7 +73,9 @@ class MetaFormer(nn.Module):
             embed = nn.Conv2d(
                 width, stage.dim, stage.kernel, stage.stride, padding=stage.kernel // 2, bias=False
             )
-            blocks = [Block(stage.dim, stage.mixer, stage.mlp_ratio, norm) for _ in range(stage.depth)]
+            blocks = [
+                Block(stage.dim, stage.mixer, stage.mlp_ratio, norm) for _ in range(stage.depth)
+            ]
             layers.append(nn.Sequential(embed, norm(stage.dim), *blocks))
             width = stage.dim
         self.stages = nn.Sequential(*layers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -53,7 +52,7 @@ def target(
         facts=dict(artifact.facts),
         fidelity=None if fidelity is None else fidelity_result(fidelity),
         precision=tuple(schema.Precision(**asdict(op), kept=op.kept) for op in precision),
-        latency=None if latency is None else schema.LatencyResult(**_plain(asdict(latency))),
+        latency=None if latency is None else schema.LatencyResult(**asdict(latency)),
         budget_ms=None if budget is None else budget.limit_ms,
         verdicts=tuple(schema.VerdictResult(**asdict(v)) for v in verdicts),
         replay=f"edgemix validate {kind.name}",
@@ -68,15 +67,9 @@ def fidelity_result(fidelity: Fidelity) -> schema.FidelityResult:
 def listing(folder: Path, artifact: Artifact) -> tuple[schema.File, ...]:
     """What is shipped, with hashes; a folder counts as one."""
     path = folder / artifact.main
-    return (
-        schema.File(path=artifact.main, bytes=files.size(path), sha256=files.sha256(path)),
-    )
+    return (schema.File(path=artifact.main, bytes=files.size(path), sha256=files.sha256(path)),)
 
 
 def _tensor(spec: TensorSpec | StateSpec) -> schema.Tensor:
     layout = spec.layout if isinstance(spec, TensorSpec) else ""
     return schema.Tensor(name=spec.name, shape=spec.shape, dtype=spec.dtype, layout=layout)
-
-
-def _plain(value: Mapping[str, object]) -> dict[str, object]:
-    return {**value, "environment": dict(value["environment"])}  # type: ignore[call-overload]

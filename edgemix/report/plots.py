@@ -1,5 +1,7 @@
 """The report's pictures: inline SVG, from pure functions."""
 
+# ruff: noqa: E501  (markup reads better unbroken)
+
 from __future__ import annotations
 
 from markupsafe import Markup, escape
@@ -29,7 +31,9 @@ def layer_quality(layers: tuple[Layer, ...]) -> Markup:
     for tick in range(0, int(top) + 1, 10):
         x = LABEL + PLOT * tick / top
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height - 22}"/>')
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 6}" text-anchor="middle">{tick} dB</text>')
+        parts.append(
+            f'<text class="tick" x="{x:.1f}" y="{height - 6}" text-anchor="middle">{tick} dB</text>'
+        )
     for i, layer in enumerate(layers):
         y = i * ROW
         value = top if layer.sqnr_db is None else max(layer.sqnr_db, 0.0)

@@ -194,4 +194,6 @@ def load(path: Path) -> Report:
         raise InputError(f"there is no report {path}") from error
     except (ValueError, ValidationError) as error:
         first = str(error).splitlines()[0]
-        raise InputError(f"{path} is no report of this schema, or it is damaged: {first}") from error
+        raise InputError(
+            f"{path} is no report of this schema, or it is damaged: {first}"
+        ) from error

@@ -1,4 +1,4 @@
-"""Batch normalization → into the convolution or linear beside it, or a depthwise 1×1 convolution."""
+"""Batch normalization → into the operator beside it, or a depthwise 1×1 convolution."""
 
 from __future__ import annotations
 
@@ -52,7 +52,14 @@ class FoldNorm:
         return len(norms)
 
     def _replace(
-        self, module: GraphModule, node: Node, scale: Tensor, shift: Tensor, *, into: Node, axis: int
+        self,
+        module: GraphModule,
+        node: Node,
+        scale: Tensor,
+        shift: Tensor,
+        *,
+        into: Node,
+        axis: int,
     ) -> None:
         weight = g.constant(module, into.args[1])  # type: ignore[arg-type]
         bias = into.args[2] if len(into.args) > 2 else None
@@ -106,5 +113,5 @@ def _takes_affine(reader: Node, norm: Node) -> bool:
     if reader.target not in g.CONVOLUTION:
         return False
     padding: Any = reader.args[4] if len(reader.args) > 4 else [0]
-    groups = reader.args[6] if len(reader.args) > 6 else 1
-    return groups == 1 and padding != "same" and not any(padding)
+    groups: Any = reader.args[6] if len(reader.args) > 6 else 1
+    return bool(groups == 1 and padding != "same" and not any(padding))

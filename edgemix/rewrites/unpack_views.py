@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch.fx import GraphModule, Node
 
@@ -38,13 +38,15 @@ class UnpackViews:
         assert isinstance(source, Node) and isinstance(index, int)
         if source.target is aten.unbind.int:
             dim = source.args[1] if len(source.args) > 1 else 0
-            target, args = aten.select.int, (source.args[0], dim, index)
+            target: Any = aten.select.int
+            args: tuple[Any, ...] = (source.args[0], dim, index)
         elif source.target in _SPLIT:
             dim = source.args[2] if len(source.args) > 2 else source.kwargs.get("dim", 0)
             assert isinstance(dim, int)
             sizes = [int(piece.shape[dim]) for piece in source.meta["val"]]
             start = sum(sizes[:index])
-            target, args = aten.slice.Tensor, (source.args[0], dim, start, start + sizes[index])
+            target = aten.slice.Tensor
+            args = (source.args[0], dim, start, start + sizes[index])
         else:
             return 0
         with module.graph.inserting_before(item):

@@ -1,9 +1,9 @@
 """How a model comes in, one file each.
 
-    timm:NAME[?kw=v]          a timm model
-    package.module:factory    a Python function (the one source that runs foreign code)
-    FILE.pt2                  a file of torch.export.save
-    FILE                      a program that edgemix saved
+timm:NAME[?kw=v]          a timm model
+package.module:factory    a Python function (the one source that runs foreign code)
+FILE.pt2                  a file of torch.export.save
+FILE                      a program that edgemix saved
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def load(spec: str) -> Program:
     if archive.is_program(path):
         return Program.load(path)
     if path.suffix == ".pt2":
-        return Program.from_exported(archive.load_pt2(path), Origin(str(path.name), versions("torch")))
+        return Program.from_exported(
+            archive.load_pt2(path), Origin(str(path.name), versions("torch"))
+        )
     raise InputError(
         f"{spec} is neither an edgemix program nor a .pt2 file, or it is truncated",
         do="save a model with torch.export.save(torch.export.export(model, inputs), 'model.pt2')",

@@ -1,4 +1,7 @@
-"""``package.module:factory``: a Python function that returns a model. The one source that runs code."""
+"""``package.module:factory``: a Python function that returns a model.
+
+The one source that runs foreign code: naming it on the command line asks for that.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +34,15 @@ def load(argument: str) -> SourceModel:
         raise InputError(f"cannot import {path}: {type(error).__name__}: {error}") from error
     if not callable(factory := getattr(module, name, None)):
         known = [n for n in dir(module) if callable(getattr(module, n)) and not n.startswith("_")]
-        raise InputError(f"{path} has no function {name}", do=f"it has {', '.join(known[:8]) or 'none'}")
+        raise InputError(
+            f"{path} has no function {name}", do=f"it has {', '.join(known[:8]) or 'none'}"
+        )
     try:
         made = factory()
     except Exception as error:  # foreign code
         raise InputError(
-            f"the factory {argument} raised {type(error).__name__}: {error}", do="run it by itself first"
+            f"the factory {argument} raised {type(error).__name__}: {error}",
+            do="run it by itself first",
         ) from error
     return _checked(made, argument)
 
@@ -47,8 +53,14 @@ def _checked(made: object, argument: str) -> SourceModel:
         raise InputError(f"the factory {argument} returned {_describe(made)}", do=wanted)
     module, example = made
     examples = (example,) if isinstance(example, Tensor) else example
-    if not isinstance(examples, tuple) or not examples or not all(isinstance(t, Tensor) for t in examples):
-        raise InputError(f"the factory {argument} gave an example of {_describe(example)}", do=wanted)
+    if (
+        not isinstance(examples, tuple)
+        or not examples
+        or not all(isinstance(t, Tensor) for t in examples)
+    ):
+        raise InputError(
+            f"the factory {argument} gave an example of {_describe(example)}", do=wanted
+        )
     return SourceModel(module.eval(), examples, Origin(argument, versions("torch")))
 
 

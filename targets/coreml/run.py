@@ -23,7 +23,9 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     batch = artifact.inputs[0].spec.shape[0]
     pieces = []
     for start in range(0, len(inputs[0]), batch):
-        feed = {b.name: a[start : start + batch] for b, a in zip(artifact.inputs, inputs, strict=True)}
+        feed = {
+            b.name: a[start : start + batch] for b, a in zip(artifact.inputs, inputs, strict=True)
+        }
         found = model.predict(feed)
         pieces.append([np.asarray(found[b.name], np.float32) for b in artifact.outputs])
         progress((start + batch) / len(inputs[0]))

@@ -32,7 +32,11 @@ def audit(project: Path) -> tuple[OpPrecision, ...]:
         result = arguments.split(",")[-2].strip()
         text = types.get(result, result)
         achieved: Arithmetic = "fixed" if text.startswith(("ap_fixed", "ap_ufixed")) else "float"
-        found.append(OpPrecision(call.removeprefix("edgemix_"), f"{name or result}: {text}", "fixed", achieved))
+        found.append(
+            OpPrecision(
+                call.removeprefix("edgemix_"), f"{name or result}: {text}", "fixed", achieved
+            )
+        )
     if not found:
         raise ToolError(f"{project} calls no layer")
     return tuple(found)

@@ -22,6 +22,12 @@ from edgemix.targets.hls4ml.precision import (
     result_type,
 )
 
+_MERGES: dict[Any, str] = {
+    aten.add.Tensor: "Add",
+    aten.sub.Tensor: "Subtract",
+    aten.mul.Tensor: "Multiply",
+}
+
 
 def takes_convolution(node: Node) -> bool:
     """A plain or a depthwise 2-D convolution, undilated, with explicit padding."""
@@ -35,7 +41,9 @@ def takes_convolution(node: Node) -> bool:
     )
 
 
-def convolution(b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
+def convolution(
+    b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: FixedPoint
+) -> Value:
     """Conv2D or DepthwiseConv2D of hls4ml, channels last."""
     x = b.canonical(b.operand(node.args[0]), f"{node.name}_input")
     weight = tables.constant_array(b.module, node.args[1])
@@ -50,7 +58,7 @@ def convolution(b: _Builder, node: Node, result: Node, encoding: Encoding, fixed
         "in_height": height, "in_width": width, "n_chan": channels,
         "out_height": out_height, "out_width": out_width, "n_filt": filters,
         "filt_height": weight.shape[2], "filt_width": weight.shape[3],
-        "stride_height": sy, "stride_width": sx, "padding": "valid" if (py, px) == (0, 0) else "same",
+        "stride_height": sy, "stride_width": sx, "padding": "same" if py or px else "valid",
         "pad_top": py, "pad_bottom": _pad_end(height, out_height, sy, weight.shape[2], py),
         "pad_left": px, "pad_right": _pad_end(width, out_width, sx, weight.shape[3], px),
         "bias_data": bias, "use_bias": True, "out_shape": [out_height, out_width, filters],
@@ -88,10 +96,14 @@ def linear(b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: Fix
         }  # fmt: skip
     b.firmware.add(layer, _types(x.fixed, weight, bias, fixed))
     b.firmware.multiply_accumulates += rows * int(np.count_nonzero(weight))
-    return Value(node.name, np.arange(x.index.size // inputs * outputs).reshape(shape), encoding, fixed)
+    return Value(
+        node.name, np.arange(x.index.size // inputs * outputs).reshape(shape), encoding, fixed
+    )
 
 
-def elementwise(b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
+def elementwise(
+    b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: FixedPoint
+) -> Value:
     """Add, Subtract or Multiply of hls4ml on two activations; broadcasting is wires."""
     shape = g.shape_of(node)
     operands = []
@@ -100,7 +112,7 @@ def elementwise(b: _Builder, node: Node, result: Node, encoding: Encoding, fixed
         index = np.broadcast_to(value.index, shape)
         value = Value(value.variable, index, value.encoding, value.fixed)
         operands.append(b.canonical(value, f"{node.name}_{side}"))
-    kind = {aten.add.Tensor: "Add", aten.sub.Tensor: "Subtract", aten.mul.Tensor: "Multiply"}[node.target]  # type: ignore[index]
+    kind = _MERGES[node.target]
     layer = {
         "class_name": "Merge", "name": node.name, "op": kind.lower(),
         "inputs": [v.variable for v in operands], "out_shape": list(hls_shape(shape)),
@@ -118,7 +130,11 @@ def matmul(b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: Fix
     pair = []
     for side, value in (("a", left), ("b", right)):
         index = np.broadcast_to(value.index, (*batch, *value.index.shape[-2:]))
-        pair.append(b.logical(Value(value.variable, index, value.encoding, value.fixed), f"{node.name}_{side}"))
+        pair.append(
+            b.logical(
+                Value(value.variable, index, value.encoding, value.fixed), f"{node.name}_{side}"
+            )
+        )
     accumulator = inner_product(left.fixed, right.fixed, inner)
     sizes = {
         "n_batch": int(np.prod(batch)), "n_row": rows, "n_inner": inner, "n_column": columns,
@@ -132,7 +148,9 @@ def matmul(b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: Fix
     return Value(node.name, np.arange(int(np.prod(shape))).reshape(shape), encoding, fixed)
 
 
-def scalar_function(b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
+def scalar_function(
+    b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: FixedPoint
+) -> Value:
     """A table of the function's value for every input."""
     x = b.operand(next(n for n in node.all_input_nodes if not _is_constant(n)))
     entries = tables.table(b.module, node, x.encoding, encoding)
@@ -166,8 +184,10 @@ def maximum(b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: Fi
     return _reduction(b, node, "max", x, sets, "", encoding, fixed)
 
 
-def normalization(b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
-    """x / sum(x) along one axis: the quotient of two integers, rounded once."""
+def normalization(
+    b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: FixedPoint
+) -> Value:
+    """X / sum(x) along one axis: the quotient of two integers, rounded once."""
     x = b.operand(node.args[0])
     shape = x.index.shape
     axis = node.args[1].args[1][0]  # type: ignore[union-attr,index]

@@ -68,4 +68,3 @@ def register(backend: str) -> None:
     chosen.register_template(_Config)
     chosen.register_template(_Call)
     chosen.register_source(Path(str(resources.files(__package__) / "templates" / HEADER)))
-

@@ -74,13 +74,19 @@ class _Builder:
         for node in graph.nodes:
             if node.op == "placeholder":
                 self._input(node)
-            elif node.op == "call_function" and not g.is_quantize(node) and not g.is_dequantize(node):
+            elif (
+                node.op == "call_function" and not g.is_quantize(node) and not g.is_dequantize(node)
+            ):
                 self._operator(node)
         (result,) = graph.find_nodes(op="output")
-        returned = result.args[0][0] if isinstance(result.args[0], (tuple, list)) else result.args[0]
+        returned = (
+            result.args[0][0] if isinstance(result.args[0], (tuple, list)) else result.args[0]
+        )
         value = self.values[g.through_quantization(returned)]
         # The last layer's variable is the output: make it exactly the program's tensor.
-        return self.firmware, self._ordered(value, np.arange(value.index.size), "output", force=True)
+        return self.firmware, self._ordered(
+            value, np.arange(value.index.size), "output", force=True
+        )
 
     def _operator(self, node: Node) -> None:
         if node.target in g.VIEW:
@@ -135,7 +141,9 @@ class _Builder:
         source[wanted.ravel()] = value.index.ravel()
         shape = value.index.shape
         types = {"result": result_type(value.fixed)}
-        self.custom(name, "wires", [value], lookup_source(source), shape_of_order(shape, wanted), types)
+        self.custom(
+            name, "wires", [value], lookup_source(source), shape_of_order(shape, wanted), types
+        )
         return Value(name, wanted, value.encoding, value.fixed)
 
     def _size(self, value: Value) -> int:
@@ -212,4 +220,3 @@ def shape_of_order(shape: tuple[int, ...], order: Index) -> tuple[int, ...]:
     if len(shape) == 4 and np.array_equal(order, channels_last(shape)):
         return hls_shape(shape)
     return shape[1:] or (1,)
-

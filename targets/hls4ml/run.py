@@ -47,11 +47,12 @@ _FLOATS = ctypes.POINTER(ctypes.c_float)
 def _load(project: Path, scratch: Path) -> Any:
     copy = scratch / "project"
     shutil.copytree(project, copy)
+    sources = copy / "firmware"
     library = scratch / f"{NAME}.so"
     command = [
-        compiler(), *_FLAGS, f"-I{copy / 'firmware' / 'ap_types'}",
-        f'-DWEIGHTS_DIR="{copy / "firmware" / "weights"}"',
-        str(copy / "firmware" / f"{NAME}.cpp"), str(copy / f"{NAME}_bridge.cpp"), "-o", str(library),
+        compiler(), *_FLAGS, f"-I{sources / 'ap_types'}",
+        f'-DWEIGHTS_DIR="{sources / "weights"}"',
+        str(sources / f"{NAME}.cpp"), str(copy / f"{NAME}_bridge.cpp"), "-o", str(library),
     ]  # fmt: skip
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     if built.returncode != 0:

@@ -21,7 +21,11 @@ def findings(program: Program) -> tuple[Finding, ...]:
     """Nodes without a layer, values that are no fixed point, and a model too large to unroll."""
     if not program.quantized:
         return (
-            Finding(Where("program"), "firmware computes in fixed point", "quantize with the recipe fixed8"),
+            Finding(
+                Where("program"),
+                "firmware computes in fixed point",
+                "quantize with the recipe fixed8",
+            ),
         )
     if len(program.inputs) != 1 or len(program.outputs) != 1:
         return (Finding(Where("program"), "firmware takes one input and one output", "merge them"),)
@@ -31,7 +35,8 @@ def findings(program: Program) -> tuple[Finding, ...]:
         found.extend(_refusals(module, node))
     total = sum(_multiplies(node) for node in module.graph.nodes)
     if total > MAX_MULTIPLY_ACCUMULATES:
-        why = f"unrolled it needs {total:,} multiply-accumulates, {MAX_MULTIPLY_ACCUMULATES:,} are the limit"
+        limit = f"{MAX_MULTIPLY_ACCUMULATES:,}"
+        why = f"unrolled it needs {total:,} multiply-accumulates, {limit} are the limit"
         found.append(Finding(Where("program"), why, "make the model or its input smaller"))
     return tuple(found)
 
@@ -49,9 +54,15 @@ def _refusals(module: GraphModule, node: Node) -> list[Finding]:
     if node.target in g.CLAMP_AT_ZERO and not g.is_dequantize(node.args[0]):
         anchor = node.args[0]  # type: ignore[assignment]
     if emitter(module, anchor) is None:
-        return [Finding(g.where(node), f"hls4ml has no layer for {g.op_name(node)}", "use another operator")]
+        return [
+            Finding(
+                g.where(node), f"hls4ml has no layer for {g.op_name(node)}", "use another operator"
+            )
+        ]
     if g.produced_encoding(module, node) is None:
-        return [Finding(g.where(node), "its result is not quantized", "quantize with the recipe fixed8")]
+        return [
+            Finding(g.where(node), "its result is not quantized", "quantize with the recipe fixed8")
+        ]
     return []
 
 

@@ -52,7 +52,11 @@ def table(module: GraphModule, node: Node, given: Encoding, wanted: Encoding) ->
     """
     patterns = torch.arange(1 << given.bits)
     signed = given.zero_point[0] == 0 and given.qmin < 0
-    raw = torch.where(patterns > given.qmax, patterns - (1 << given.bits), patterns) if signed else patterns
+    raw = (
+        torch.where(patterns > given.qmax, patterns - (1 << given.bits), patterns)
+        if signed
+        else patterns
+    )
     values = raw.to(torch.float64) * given.lsb
     exact = _apply(module, node, values) / wanted.lsb + wanted.zero_point[0]
     offset = (exact - torch.floor(exact) - 0.5).abs()

@@ -40,7 +40,9 @@ class Hls4ml:
     ) -> Arrays:
         """Outputs of the C simulation."""
         request = {"project": str(folder / artifact.main), "artifact": artifact.to_json()}
-        return run_in_child(f"{_ROOM}.run:run", request, inputs, tool="C simulation", progress=progress)
+        return run_in_child(
+            f"{_ROOM}.run:run", request, inputs, tool="C simulation", progress=progress
+        )
 
     def audit(self, artifact: Artifact, folder: Path) -> tuple[OpPrecision, ...]:
         """The types in the firmware's headers."""

@@ -55,7 +55,9 @@ def _precisions(graph: Any) -> list[OpPrecision]:
             name = node.op_type.removeprefix("QLinear").removeprefix("Q")
             found.append(OpPrecision(name, node.name, "integer", "integer"))
             continue
-        asked: Arithmetic = "integer" if node.op_type in _INTEGER_KERNELS else "float between integers"
+        asked: Arithmetic = (
+            "integer" if node.op_type in _INTEGER_KERNELS else "float between integers"
+        )
         between = all(_dequantized(n, makers, weights) for n in node.input if n) and all(
             _quantized(n, readers) for n in node.output
         )
@@ -80,5 +82,6 @@ def _quantized(name: str, readers: Mapping[str, list[Any]]) -> bool:
     """Whether every reader of a value makes integers of it, possibly a few operators later."""
     after = readers.get(name, [])
     return bool(after) and all(
-        n.op_type == "QuantizeLinear" or all(_quantized(o, readers) for o in n.output) for n in after
+        n.op_type == "QuantizeLinear" or all(_quantized(o, readers) for o in n.output)
+        for n in after
     )

@@ -68,7 +68,7 @@ def unsigned_activations(module: GraphModule) -> None:
         if not (quantizes or dequantizes) or node.args[-1] is not torch.int8:
             continue
         encoding = g.encoding_of(module, node)
-        if encoding.axis is not None or encoding.qmin != -128 and not _elementwise_constant(node):
+        if encoding.axis is not None or (encoding.qmin != -128 and not _elementwise_constant(node)):
             continue
         source = node.args[0]
         if dequantizes and source.op == "get_attr":
@@ -87,7 +87,7 @@ def _elementwise_constant(node: Any) -> bool:
 
 
 def _strip(model: Any) -> None:
-    """Leave out the exporter's notes, stack traces of this machine among them: most of the bytes."""
+    """Leave out the exporter's notes: most of the bytes, and stack traces of this machine."""
     del model.metadata_props[:], model.graph.metadata_props[:], model.graph.value_info[:]
     model.doc_string = model.graph.doc_string = ""
     for node in model.graph.node:

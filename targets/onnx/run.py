@@ -39,7 +39,10 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     batch = runner.get_inputs()[0].shape[0]
     pieces = []
     for start in range(0, len(inputs[0]), batch):
-        feed = {n: np.ascontiguousarray(a[start : start + batch]) for n, a in zip(names, inputs, strict=True)}
+        feed = {
+            n: np.ascontiguousarray(a[start : start + batch])
+            for n, a in zip(names, inputs, strict=True)
+        }
         pieces.append(runner.run(None, feed))
         progress((start + batch) / len(inputs[0]))
     outputs = tuple(np.concatenate([p[i] for p in pieces]) for i in range(len(pieces[0])))

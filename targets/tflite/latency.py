@@ -18,5 +18,7 @@ def latency(request: Mapping[str, Any]) -> dict[str, Any]:
     for detail in runner.get_input_details():
         runner.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
     return asdict(
-        measure(runner.invoke, method="LiteRT Interpreter.invoke, XNNPACK", threads=request["threads"])
+        measure(
+            runner.invoke, method="LiteRT Interpreter.invoke, XNNPACK", threads=request["threads"]
+        )
     )

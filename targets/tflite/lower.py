@@ -34,7 +34,9 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     module.recompile()
     with quiet():
         edge = converter.convert(
-            _Inference(module), program.example(), quant_config=_static() if program.quantized else None
+            _Inference(module),
+            program.example(),
+            quant_config=_static() if program.quantized else None,
         )
         edge.export(str(path))
     inputs, outputs = _details(path)
@@ -45,7 +47,10 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         inputs=tuple(_binding(s, d) for s, d in zip(program.inputs, inputs, strict=True)),
         outputs=tuple(_binding(s, d) for s, d in zip(program.outputs, outputs, strict=True)),
         toolchain=versions("torch", "litert-torch", "ai-edge-litert"),
-        facts={"signature": SIGNATURE, "softmax": f"{joined} put together again" if joined else "whole"},
+        facts={
+            "signature": SIGNATURE,
+            "softmax": f"{joined} put together again" if joined else "whole",
+        },
     )
     _check_outputs(program, artifact)
     return artifact.to_json()
@@ -101,5 +106,6 @@ def _check_outputs(program: Program, artifact: Artifact) -> None:
     for binding, encoding in zip(artifact.outputs, program.output_encodings, strict=True):
         if encoding is not None and binding.encoding != encoding:
             raise ToolError(
-                f"the converter changed the output {binding.spec.name} from {encoding} to {binding.encoding}"
+                f"the converter changed the output {binding.spec.name} "
+                f"from {encoding} to {binding.encoding}"
             )

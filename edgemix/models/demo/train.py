@@ -34,7 +34,7 @@ def train(epochs: int = EPOCHS, *, show: bool = False) -> tuple[nn.Module, float
     loss_of = nn.CrossEntropyLoss()
     for _ in track(range(epochs), "training", disable=not show):
         model.train()
-        for index in torch.randperm(len(x), generator=generator).split(BATCH):
+        for index in torch.split(torch.randperm(len(x), generator=generator), BATCH):
             optimizer.zero_grad()
             loss_of(model(_shifted(x[index], generator)), y[index]).backward()
             optimizer.step()
