@@ -124,8 +124,9 @@ class Program:
         if len(names) != len(signature.user_outputs) or not inputs or not names:
             raise InputError("inputs and outputs of a model must be tensors", at=origin.source)
         if signature.buffers_to_mutate:
+            changed = next(iter(signature.buffers_to_mutate.values()))
             raise InputError(
-                f"the model changes its own buffer {next(iter(signature.buffers_to_mutate.values()))}",
+                f"the model changes its own buffer {changed}",
                 at=origin.source,
                 do="return the new value as an output and declare it as a state",
             )

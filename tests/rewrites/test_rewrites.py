@@ -1,0 +1,110 @@
+"""Rewrites: what they change, that they change nothing else, and that a wrong one is caught."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from edgemix import graph as g
+from edgemix import rewrites
+from edgemix.errors import EdgemixError
+from edgemix.program import Origin, Program
+from edgemix.rewrites.base import apply
+
+
+class Everything(nn.Module):
+    """Norms in every position, softmax, scalars, chunks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, padding=1)
+        self.after = nn.BatchNorm2d(6)
+        self.alone = nn.BatchNorm2d(6)
+        self.before = nn.BatchNorm2d(6)
+        self.point = nn.Conv2d(6, 6, 1, bias=False)
+        self.padded = nn.BatchNorm2d(6)
+        self.window = nn.Conv2d(6, 6, 3, padding=1)
+        self.vector = nn.BatchNorm1d(6)
+        self.head = nn.Linear(6, 5)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+                nn.init.uniform_(module.weight, 0.5, 2)
+                nn.init.normal_(module.bias)
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.after(self.conv(x))
+        x = x + nn.functional.avg_pool2d(self.alone(x), 3, 1, 1)
+        x = self.window(self.padded(self.point(self.before(x)))) / 4
+        a, b, c = x.chunk(3, dim=1)
+        x = torch.cat([a * 0.3, b - 1.5, c], 1).flatten(2).softmax(-1)
+        return self.head(self.vector(x.sum(-1) * 3 + x.amax(-1)))
+
+
+@pytest.fixture
+def program() -> Program:
+    torch.manual_seed(0)
+    return Program.trace(Everything(), (torch.zeros(1, 3, 5, 7),), Origin("test"))
+
+
+def operators(program: Program) -> list[str]:
+    return [g.op_name(n) for n in g.float_ops(program.module())]
+
+
+def test_standard_rewrites_leave_no_norm_chunk_or_scalar(program: Program) -> None:
+    after = rewrites.standard(program, ("softmax",))
+    names = operators(after)
+    assert not {"batch_norm", "chunk", "softmax", "dropout"} & set(names)
+    for node in g.float_ops(after.module()):
+        if g.op_name(node) in ("mul", "add", "sub"):
+            assert all(isinstance(a, torch.fx.Node) for a in node.args), node
+    # One norm stays alone before the pooling, one before a padded window: depthwise convolutions.
+    assert names.count("conv2d") == 3 + 2
+    assert [s.name for s in after.history] == [
+        "unpack_views", "fold_norm", "lift_scalars", "split_softmax",
+    ]  # fmt: skip
+    x = torch.randn(4, 3, 5, 7)
+    torch.testing.assert_close(after.run(x)[0], program.run(x)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_rewrite_that_finds_nothing_gives_the_program_back(program: Program) -> None:
+    once = rewrites.standard(program)
+    assert rewrites.standard(once) is once
+
+
+def test_new_nodes_keep_where_they_came_from(program: Program) -> None:
+    after = rewrites.standard(program, ("softmax",))
+    lines = {
+        g.op_name(n): str(g.where(n).source) for n in g.float_ops(after.module())
+    }  # fmt: skip
+    assert lines["exp"].startswith("test_rewrites.py:")
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """Breaks its promise: x + y becomes x − y."""
+
+    name: ClassVar[str] = "wrong"
+
+    def apply(self, module: GraphModule) -> int:
+        for node in module.graph.nodes:
+            if node.target is g.aten.add.Tensor:
+                node.target = g.aten.sub.Tensor
+                return 1
+        return 0
+
+
+def test_a_wrong_rewrite_is_caught(program: Program) -> None:
+    with pytest.raises(EdgemixError, match="the rewrite wrong changed the result by"):
+        apply(program, Wrong())
+
+
+def test_names_in_the_table_are_the_classes_own() -> None:
+    for name in (*rewrites.STANDARD, "split_softmax"):
+        assert rewrites.load(name).name == name  # type: ignore[attr-defined]

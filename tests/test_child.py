@@ -1,0 +1,81 @@
+"""Children: a crash, a hang or chatter over there is one error message here."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from edgemix import child
+from edgemix.errors import InputError, ToolError
+
+FUNCTIONS = """
+import ctypes, os, sys, time
+from edgemix.child import progress
+from edgemix.errors import InputError
+
+def add(request):
+    print("noise " * 1000); sys.stderr.write("more\\n")
+    progress(0.5); progress(1.0)
+    return {"sum": request["a"] + request["b"]}
+
+def crash(request):
+    print("last words", flush=True)
+    ctypes.string_at(0)
+
+def refuse(request):
+    raise InputError("no such model", at="node x", do="name another")
+
+def stumble(request):
+    raise ValueError("inner")
+
+def sleep(request):
+    open(request["pid"], "w").write(str(os.getpid()))
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(autouse=True)
+def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "child_functions.py").write_text(FUNCTIONS)
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+
+
+def test_it_answers_and_reports_progress_and_its_noise_stays_there(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    seen: list[float] = []
+    answer = child.call(
+        "child_functions:add", {"a": 2, "b": 3}, tool="adder", on_progress=seen.append
+    )
+    assert answer == {"sum": 5}
+    assert seen == [0.5, 1.0]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_segmentation_fault_is_an_error_with_the_last_lines() -> None:
+    with pytest.raises(ToolError, match=r"(?s)the runtime crashed \(SIGSEGV\).*last words"):
+        child.call("child_functions:crash", {}, tool="the runtime")
+
+
+def test_an_error_meant_for_the_user_arrives_as_it_was() -> None:
+    with pytest.raises(InputError) as caught:
+        child.call("child_functions:refuse", {}, tool="loader")
+    assert caught.value.message == "no such model\n  at: node x\n  try: name another"
+
+
+def test_any_other_exception_names_the_tool() -> None:
+    with pytest.raises(ToolError, match=r"(?s)loader ended with exit code 70.*ValueError: inner"):
+        child.call("child_functions:stumble", {}, tool="loader")
+
+
+def test_a_hang_ends_at_the_time_limit_and_leaves_no_process(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    with pytest.raises(ToolError, match="did not finish within 4 s"):
+        child.call("child_functions:sleep", {"pid": str(pid)}, tool="sleeper", timeout=4)
+    time.sleep(0.2)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)

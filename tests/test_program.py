@@ -1,0 +1,111 @@
+"""Programs: tracing, running, saving, and where their nodes come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from edgemix import graph as g
+from edgemix.errors import InputError
+from edgemix.program import Origin, Program
+
+
+class Branching(nn.Module):
+    """Control flow that depends on data."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if x.sum() > 0 else x - 1
+
+
+class Counting(nn.Module):
+    """A buffer that changes with every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x + self.calls
+
+
+def test_running_is_what_the_module_computes(float_program: Program) -> None:
+    from edgemix.models.demo import create
+
+    module, _ = create()
+    x = torch.rand(7, 1, 8, 8)
+    with torch.no_grad():
+        one_by_one = torch.cat([module(x[i : i + 1]) for i in range(7)])
+    assert torch.equal(float_program.run(x)[0], one_by_one)
+
+
+def test_batch_zero_and_odd_strides(float_program: Program) -> None:
+    assert float_program.run(torch.zeros(0, 1, 8, 8))[0].shape == (0, 10)
+    x = torch.rand(3, 1, 8, 8)
+    last = x.to(memory_format=torch.channels_last)
+    flipped = x.transpose(2, 3).contiguous().transpose(2, 3)
+    assert torch.equal(float_program.run(x)[0], float_program.run(last)[0])
+    assert torch.equal(float_program.run(x)[0], float_program.run(flipped)[0])
+
+
+def test_inputs_of_another_kind_are_refused(float_program: Program) -> None:
+    with pytest.raises(InputError, match=r"samples of shape \(1, 9, 8\)\n  try: give samples of"):
+        float_program.run(torch.rand(1, 1, 9, 8))
+    with pytest.raises(InputError, match=r"input x is torch.float64\n  try: give float32"):
+        float_program.run(torch.rand(1, 1, 8, 8, dtype=torch.float64))
+    with pytest.raises(InputError, match="2 inputs were given, not 1"):
+        float_program.run(torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8))
+
+
+@pytest.mark.parametrize("recipe", ["float", "int8", "fixed8"])
+def test_saved_and_loaded_it_is_bit_identical(
+    recipe: str,
+    float_program: Program,
+    quantized: Callable[[str], Program],
+    program_file: Callable[[Program], Path],
+) -> None:
+    program = float_program if recipe == "float" else quantized(recipe)
+    path = program_file(program)
+    again = Program.load(path)
+    assert again.digest == program.digest
+    assert (again.inputs, again.outputs, again.history) == (
+        program.inputs, program.outputs, program.history,
+    )  # fmt: skip
+    x = torch.rand(3, 1, 8, 8)
+    assert torch.equal(again.run(x)[0], program.run(x)[0])
+    first = path.read_bytes()
+    again.save(path)
+    assert path.read_bytes() == first
+
+
+def test_the_digest_sees_a_single_weight(float_program: Program) -> None:
+    changed = Program.trace(float_program.module(), float_program.example(), Origin("x"))
+    before = changed.digest
+    name, weight = next(iter(changed.graph.state_dict.items()))
+    changed.graph.state_dict[name] = torch.nn.Parameter(weight + 1e-6)
+    again = Program(changed.graph, changed.inputs, changed.outputs, changed.origin)
+    assert again.digest != before
+
+
+def test_nodes_know_their_module_and_line_also_after_quantizing(
+    float_program: Program, quantized: Callable[[str], Program]
+) -> None:
+    for program in (float_program, quantized("fixed8")):
+        places = [g.where(n) for n in g.float_ops(program.module())]
+        scaled = [w for w in places if w.node.startswith("mul")]
+        assert [w.module for w in scaled] == ["stages.1.2.mixer"]
+        assert str(scaled[0].source).startswith("attention.py:")
+
+
+def test_a_model_that_cannot_be_traced_says_why() -> None:
+    with pytest.raises(InputError, match="torch.export cannot take this model"):
+        Program.trace(Branching(), (torch.rand(2),), Origin("test"))
+
+
+def test_a_model_that_changes_its_buffers_is_refused() -> None:
+    with pytest.raises(InputError, match="changes its own buffer calls"):
+        Program.trace(Counting(), (torch.rand(2),), Origin("test"))
