@@ -110,13 +110,12 @@ def _file(path: Path) -> Data:
             f"{path} is no .npz or .npy file", do="save samples with numpy.savez(x=…, y=…)"
         )
     try:
-        loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
-        if isinstance(loaded, np.ndarray):
-            return Data(str(path), loaded)
-        if "x" not in loaded:
-            raise InputError(f"{path} holds no array x: {', '.join(loaded) or 'it is empty'}")
-        labels = loaded.get("y")
-        return Data(str(path), loaded["x"], labels)
+        if path.suffix == ".npy":
+            return Data(str(path), np.load(path, allow_pickle=False, mmap_mode="r"))
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as loaded:
+            if "x" not in loaded:
+                raise InputError(f"{path} holds no array x: {', '.join(loaded) or 'it is empty'}")
+            return Data(str(path), loaded["x"], loaded["y"] if "y" in loaded.files else None)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is damaged, or no numpy file: {error}") from error
 

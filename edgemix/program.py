@@ -123,8 +123,8 @@ class Program:
         names = [n for n in signature.user_outputs if isinstance(n, str)]
         if len(names) != len(signature.user_outputs) or not inputs or not names:
             raise InputError("inputs and outputs of a model must be tensors", at=origin.source)
-        if signature.buffers_to_mutate:
-            changed = next(iter(signature.buffers_to_mutate.values()))
+        changed = _mutated_buffer(graph)
+        if changed is not None:
             raise InputError(
                 f"the model changes its own buffer {changed}",
                 at=origin.source,
@@ -159,7 +159,7 @@ class Program:
         pieces = []
         with torch.inference_mode():
             for start in range(0, count, batch):
-                result = self._runner(*(t[start : start + batch].contiguous() for t in inputs))
+                result = self._runner(*(_plain(t[start : start + batch]) for t in inputs))
                 pieces.append(result if isinstance(result, tuple) else (result,))
         return tuple(torch.cat([p[i] for p in pieces]) for i in range(len(self.outputs)))
 
@@ -306,6 +306,25 @@ def _spec(node: Node, origin: Origin) -> TensorSpec:
     return TensorSpec(
         node.name, tuple(value.shape), str(value.dtype).removeprefix("torch."), layout
     )
+
+
+def _mutated_buffer(graph: ExportedProgram) -> str | None:
+    """A buffer that a run changes, in the graph's signature or by an in-place operator."""
+    signature = graph.graph_signature
+    for name in signature.buffers_to_mutate.values():
+        return name
+    for node in graph.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if schema is not None and schema.is_mutable and node.args[0].op == "placeholder":
+            buffer = signature.inputs_to_buffers.get(node.args[0].name)
+            if buffer is not None:
+                return buffer
+    return None
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Row-major strides, also where several orders are equally good: kernels choose by strides."""
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _check_input(tensor: Tensor, spec: TensorSpec) -> None:

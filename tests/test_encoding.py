@@ -15,7 +15,7 @@ from edgemix.errors import InputError
 from edgemix.graph import aten  # noqa: F401  (defines quantized_decomposed)
 
 finite = st.floats(-1e4, 1e4, width=32)
-scales = st.floats(1e-4, 1e2, width=32)
+scales = st.floats(1e-4, 1e2)
 exponents = st.integers(-12, 6)
 
 

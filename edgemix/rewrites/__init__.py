@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from edgemix.program import Program
 
 STANDARD = (
-    "unpack_views",  # first: later rewrites and the quantizer look at single values
+    "functionalize",  # before all: the others take every node for a value
+    "unpack_views",  # early: later rewrites and the quantizer look at single values
     "fold_norm",  # before lifting scalars: the fold makes constants of its own
     "lift_scalars",  # after folding: what is left is arithmetic that has to be quantized
 )
@@ -20,11 +21,12 @@ STANDARD = (
 def load(name: str) -> object:
     """A rewrite by name."""
     from edgemix.rewrites.fold_norm import FoldNorm
+    from edgemix.rewrites.functionalize import Functionalize
     from edgemix.rewrites.lift_scalars import LiftScalars
     from edgemix.rewrites.split_softmax import SplitSoftmax
     from edgemix.rewrites.unpack_views import UnpackViews
 
-    table = {r.name: r for r in (FoldNorm, LiftScalars, SplitSoftmax, UnpackViews)}
+    table = {r.name: r for r in (Functionalize, FoldNorm, LiftScalars, SplitSoftmax, UnpackViews)}
     return table[name]()
 
 

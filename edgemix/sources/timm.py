@@ -18,15 +18,15 @@ from edgemix.sources.base import SourceModel
 def load(argument: str) -> SourceModel:
     """The model with its default input size at batch 1.
 
-    Keywords go to ``timm.create_model``; ``checkpoint=FILE`` (safetensors or weights-only torch)
-    loads trained weights.
+    Keywords go to ``timm.create_model``, but for two: ``checkpoint=FILE`` (safetensors or
+    weights-only torch) loads trained weights, ``input_size=64`` traces with images of 64 × 64.
 
     Raises:
         InputError: timm does not know the name (near ones are given) or a keyword.
     """
     name, _, query = argument.partition("?")
     keywords = {key: _literal(value) for key, value in parse_qsl(query, keep_blank_values=True)}
-    checkpoint = keywords.pop("checkpoint", None)
+    checkpoint, size = keywords.pop("checkpoint", None), keywords.pop("input_size", None)
     timm = need("timm", extra="timm")
     if not timm.is_model(name.split(".")[0]):
         near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
@@ -42,15 +42,15 @@ def load(argument: str) -> SourceModel:
             f"timm cannot build {argument}: {type(error).__name__}: {reason}",
             do="check the keywords; pretrained weights need a network",
         ) from error
-    channels, height, width = _input_size(module, keywords)
+    channels, height, width = _input_size(module, keywords, size)
     licence = str(getattr(module, "pretrained_cfg", {}).get("license") or "")
     origin = Origin(f"timm:{argument}", versions("timm", "torch"), licence)
     return SourceModel(module.eval(), (torch.zeros(1, channels, height, width),), origin)
 
 
-def _input_size(module: Any, keywords: dict[str, Any]) -> tuple[int, int, int]:
+def _input_size(module: Any, keywords: dict[str, Any], size: Any) -> tuple[int, int, int]:
     channels, height, width = module.pretrained_cfg.get("input_size", (3, 224, 224))
-    size = keywords.get("img_size", (height, width))
+    size = size or keywords.get("img_size", (height, width))
     height, width = (size, size) if isinstance(size, int) else size
     return int(keywords.get("in_chans", channels)), int(height), int(width)
 
