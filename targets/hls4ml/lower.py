@@ -102,12 +102,16 @@ class _Builder:
             if not g.is_dequantize(source):
                 anchor, clamps = source, True
         fixed = needed(encoding, str(g.where(node)))
-        if clamps and fixed.signed:
-            raise UnsupportedError("a fused ReLU needs an unsigned result", at=str(g.where(node)))
         emit = emitter(self.module, anchor)
         if emit is None:
             raise UnsupportedError("hls4ml has no layer for this operator", at=str(g.where(node)))
-        self.values[node] = emit(self, anchor, node, encoding, fixed)
+        self.values[anchor] = emit(self, anchor, node, encoding, fixed)
+        if clamps:
+            # An unsigned result has clamped already; a signed one, shared with an addition, is
+            # clamped after rounding, which is the same: rounding keeps the order and zero.
+            value = self.values[anchor]
+            clamp = emitter(self.module, node) if fixed.signed else None
+            self.values[node] = clamp(self, node, node, encoding, fixed) if clamp else value
 
     def _input(self, node: Node) -> None:
         encoding = g.produced_encoding(self.module, node)

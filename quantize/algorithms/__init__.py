@@ -1,1 +1,0 @@
-"""Algorithms that make quantization hold, one file each."""

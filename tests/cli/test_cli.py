@@ -1,0 +1,229 @@
+"""The command line as a user meets it: exit codes, messages, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgemix.cli.demo import SOURCE
+from edgemix.report import schema
+
+DEPLOY = ("deploy", SOURCE, "--calibrate", "digits:train", "--samples", "64")
+
+
+def edgemix(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edgemix", *map(str, arguments)],
+        capture_output=True, text=True, timeout=400, cwd=cwd, check=False,
+        env={**os.environ, "COLUMNS": "140"},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One whole deployment to ONNX, under a budget that holds."""
+    folder = tmp_path_factory.mktemp("deploy") / "out"
+    done = edgemix(
+        *DEPLOY,
+        "--evaluate",
+        "digits:heldout",
+        "--to",
+        "onnx",
+        "--out",
+        folder,
+        "--budget",
+        "onnx=10s",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "report:" in done.stdout
+    assert "Traceback" not in done.stderr
+    return folder
+
+
+def test_help_is_quick_and_lists_the_commands() -> None:
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        done = edgemix("--help")
+        times.append(time.perf_counter() - start)
+    assert done.returncode == 0
+    for command in ("deploy", "inspect", "validate", "doctor", "demo"):
+        assert command in done.stdout
+    assert statistics.median(times) < 0.5, times
+
+
+def test_importing_edgemix_loads_neither_torch_nor_numpy() -> None:
+    code = "import edgemix, edgemix.cli.commands, sys; print([m for m in ('torch', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_deployment_holds_report_and_evidence(deployed: Path) -> None:
+    assert {p.name for p in deployed.iterdir()} == {
+        "program.edgemix", "calibration.safetensors", "onnx", "report.json", "report.html",
+    }  # fmt: skip
+    report = schema.load(deployed / "report.json")
+    assert report.passed
+    assert report.left_float == ()
+    assert {v.gate for v in report.targets[0].verdicts} == {
+        "precision",
+        "fidelity",
+        "accuracy",
+        "budget",
+    }
+    about = json.loads((deployed / "onnx" / "artifact.json").read_text())
+    assert about["sha256"]["model.onnx"] == report.targets[0].files[0].sha256
+    assert about["calibration"]["samples"] == 64
+    assert about["environment"]["instruction sets"]
+
+
+def test_validate_replays_the_proof(deployed: Path) -> None:
+    done = edgemix("validate", deployed / "onnx", "--json")
+    assert done.returncode == 0, done.stderr
+    gates = json.loads(done.stdout)
+    assert [g["gate"] for g in gates] == ["hash", "hash", "fidelity"]
+    assert all(g["passed"] for g in gates)
+
+
+def test_validate_sees_a_changed_artifact(deployed: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "onnx"
+    shutil.copytree(deployed / "onnx", copy)
+    model = bytearray((copy / "model.onnx").read_bytes())
+    model[-1] ^= 1
+    (copy / "model.onnx").write_bytes(model)
+    done = edgemix("validate", copy)
+    assert done.returncode == 1
+    assert "model.onnx is not what was proven" in done.stdout
+    done = edgemix("validate", tmp_path)
+    assert done.returncode == 2
+    assert "holds no artifact of edgemix" in done.stderr
+    (copy / "artifact.json").write_text("{")
+    done = edgemix("validate", copy)
+    assert done.returncode == 2
+    assert "is damaged" in done.stderr
+
+
+def test_a_missed_budget_fails_but_leaves_the_report(deployed: Path) -> None:
+    done = edgemix(
+        *DEPLOY, "--to", "onnx", "--out", deployed.parent / "late", "--budget", "onnx=1ns", "--json"
+    )
+    assert done.returncode == 1
+    report = schema.Report.model_validate(json.loads(done.stdout))
+    (missed,) = [v for v in report.targets[0].verdicts if not v.passed]
+    assert (missed.gate, missed.asked) == ("budget", "≤ 1e-06 ms")
+    assert "times the budget" in missed.why
+    assert schema.load(deployed.parent / "late" / "report.json") == report
+
+
+def test_a_kept_calibration_is_used_again(deployed: Path) -> None:
+    out = deployed.parent / "again"
+    shutil.copytree(deployed, out)
+    before = (out / "calibration.safetensors").read_bytes()
+    (out / "stale").write_text("x")
+    done = edgemix(*DEPLOY, "--to", "onnx", "--out", out, "--force", "--max-drop", "100")
+    assert done.returncode == 0, done.stderr
+    assert "calibrate on" not in done.stderr
+    assert (out / "calibration.safetensors").read_bytes() == before
+    assert not (out / "stale").exists()
+
+
+def npz(path: Path, x: np.ndarray) -> Path:
+    np.savez(path, x=x)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("timm:poolformer_s13",), "timm has no model poolformer_s13"),
+        (("missing.pt2",), "there is no model missing.pt2"),
+        (("text.txt",), "is neither an edgemix program nor a .pt2 file"),
+        (("bad_factory:make",), "the factory bad_factory:make raised ValueError: broken"),
+        ((SOURCE, "--to", "onx"), "there is no target onx\n  try: did you mean onnx?"),
+        ((SOURCE, "--to", ","), "there is no target to deploy to"),
+        ((SOURCE, "--to", "onnx", "--budget", "onnx=2parsecs"), "has no unit that edgemix knows: parsecs"),
+        ((SOURCE, "--to", "onnx", "--budget", "tflite=2ms"), "for a target that is not being built"),
+        ((SOURCE, "--to", "onnx", "--contract", "onnx=close"), "no contract: close"),
+        ((SOURCE, "--recipe", "int7"), "there is no recipe int7"),
+        ((SOURCE, "--calibrate", "nan.npz"), "sample 2 in nan.npz holds NaN or Inf"),
+        ((SOURCE, "--calibrate", "shape.npz"), "give samples of shape (1, 8, 8)"),
+        ((SOURCE, "--calibrate", "type.npz"), "are float64"),
+        ((SOURCE, "--calibrate", "empty.npz"), "holds no samples"),
+        ((SOURCE, "--calibrate", "none.npz"), "there is no data file none.npz"),
+        ((SOURCE, "--to", "hls4ml"), "hls4ml: x: its scale"),
+        ((SOURCE, "--out", "full"), "the output folder full is not empty\n  try: name another folder, or add --force"),
+        ((SOURCE, "--out", "text.txt"), "the output text.txt is a file"),
+        ((SOURCE, "--out", "text.txt/below"), "cannot be written"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_exit_2_a_message_and_nothing_left(
+    arguments: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    x = np.zeros((4, 1, 8, 8), np.float32)
+    bad = x.copy()
+    bad[2, 0, 0, 0] = np.nan
+    npz(tmp_path / "nan.npz", bad)
+    npz(tmp_path / "shape.npz", x[:, :, :7])
+    npz(tmp_path / "type.npz", x.astype(np.float64))
+    npz(tmp_path / "empty.npz", x[:0])
+    (tmp_path / "text.txt").write_text("hello")
+    (tmp_path / "bad_factory.py").write_text("def make():\n    raise ValueError('broken')\n")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "keep").write_text("x")
+    before = sorted(p.name for p in tmp_path.rglob("*") if "__pycache__" not in str(p))
+    given = list(arguments)
+    if "--out" not in given:
+        given += ["--out", "out"]
+    if "--calibrate" not in given:
+        given += ["--calibrate", "digits:train"]
+    done = edgemix("deploy", *given, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert sorted(p.name for p in tmp_path.rglob("*") if "__pycache__" not in str(p)) == before
+
+
+def test_inspect_shows_the_model_and_what_targets_say() -> None:
+    done = edgemix("inspect", SOURCE, "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["operators"]["conv2d"] == 8
+    assert facts["inputs"][0]["shape"] == [1, 1, 8, 8]
+    assert facts["targets"]["onnx"] == []
+    assert "power of two" in facts["targets"]["hls4ml"][0]
+    done = edgemix("inspect", SOURCE, "--recipe", "fixed8")
+    assert "hls4ml: takes all of it with the recipe fixed8" in done.stdout
+
+
+def test_doctor_names_the_command_for_what_is_missing() -> None:
+    done = edgemix("doctor", "--json")
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert rows["g++"]["present"]
+    assert rows["edgemix[onnx]"]["present"]
+    assert rows["edgemix[onnx]"]["remedy"] == "pip install 'edgemix[onnx]'"
+    assert rows["verilator"]["remedy"] == "apt-get install verilator"
+    assert edgemix("doctor").returncode == 0
+
+
+def test_a_missing_extra_names_the_command_that_installs_it(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['timm'] = None\n"
+        "from edgemix.cli import main\n"
+        "sys.argv = ['edgemix', 'inspect', 'timm:x']\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert (
+        "needs the package timm, which is not installed\n  try: pip install 'edgemix[timm]'"
+        in done.stderr
+    )

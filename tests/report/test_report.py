@@ -1,0 +1,174 @@
+"""The report: its schema holds, its page is right, and a browser finds nothing to complain of."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from edgemix.errors import InputError
+from edgemix.report import schema
+from edgemix.report.html import render
+
+HOSTILE = "<script>throw new Error('planted')</script>"
+
+
+def verdict(target: str, gate: str, passed: bool) -> dict[str, Any]:
+    return {
+        "gate": gate, "target": target, "asked": "≤ 2 ms", "found": "3 ms measured",
+        "passed": passed, "why": "" if passed else "1.5 times the budget",
+    }  # fmt: skip
+
+
+def target(name: str, *, runs: bool, timed: bool, passed: bool = True) -> dict[str, Any]:
+    fidelity = {
+        "contract": "exact", "samples": 500, "identical": 1.0, "within": 1.0, "worst_lsb": 0,
+        "sqnr_db": None, "decisions_equal": 1.0, "accuracy": 0.99, "program_accuracy": 0.99,
+        "float_accuracy": 0.992, "passed": True, "why": "",
+    }  # fmt: skip
+    latency = {
+        "kind": "measured", "device": "this host", "method": "run", "p50_ms": 0.036,
+        "p90_ms": 0.041, "p99_ms": 0.07, "runs": 5000, "warmup": 20, "threads": 1,
+        "environment": {"cpu": "test"},
+    }  # fmt: skip
+    return {
+        "name": name, "title": name.upper(), "runtime": f"{name} runtime", "main": f"model.{name}",
+        "size": 22_700, "files": [{"path": f"model.{name}", "bytes": 22_700, "sha256": "ab" * 32}],
+        "toolchain": {"torch": "2"}, "facts": {"accumulators": {"conv": "ap_fixed<19,5>"}},
+        "fidelity": fidelity if runs else None,
+        "precision": [
+            {"op": "Conv", "name": "c", "asked": "integer", "achieved": "integer", "kept": True},
+            {"op": HOSTILE, "name": "s", "asked": "integer", "achieved": "float", "kept": False},
+        ],
+        "latency": latency if timed else None, "budget_ms": 2.0 if timed else None,
+        "verdicts": [verdict(name, "budget", passed)], "replay": f"edgemix validate {name}",
+    }  # fmt: skip
+
+
+def document(*, passed: bool = True) -> dict[str, Any]:
+    layers = [
+        {
+            "node": f"conv2d_{i}", "module": f"stages.{i}.{HOSTILE if i == 3 else 'mixer'}",
+            "source": "attention.py:41", "op": "conv2d", "sqnr_db": None if i == 5 else 20.0 + i,
+            "clipped": 0.01, "encoding": "int8, scale 0.5, zero point 0",
+        }
+        for i in range(12)
+    ]  # fmt: skip
+    tensor = {"name": "x", "shape": [1, 1, 8, 8], "dtype": "float32", "layout": "nchw"}
+    return {
+        "schema_version": 1, "edgemix": "0.1.0", "command": f"edgemix deploy {HOSTILE}",
+        "model": {
+            "source": "edgemix.models.demo:create", "licence": "", "digest": "cd" * 32,
+            "inputs": [tensor], "outputs": [tensor], "states": [], "parameters": 3875,
+            "macs": 63_000, "float_bytes": 15_500,
+            "history": [{"name": "quantize", "options": {}, "seconds": 0.3}],
+        },
+        "recipe": {"name": "fixed8"},
+        "calibration": {"source": "digits:train", "samples": 512, "shape": [1, 8, 8], "sha256": "ef" * 32},
+        "evaluation": {
+            "source": "digits:heldout", "samples": 500, "has_labels": True,
+            "float_accuracy": 0.992, "program_accuracy": 0.99, "program_sqnr_db": 25.9,
+        },
+        "layers": layers, "left_float": [f"gelu (head, {HOSTILE})"],
+        "targets": [
+            target("onnx", runs=True, timed=True, passed=passed),
+            target("tflite", runs=True, timed=True), target("coreml", runs=False, timed=False),
+            target("hls4ml", runs=True, timed=False),
+        ],
+        "environment": {"cpu": "test"}, "passed": passed,
+    }  # fmt: skip
+
+
+def made(*, passed: bool = True) -> schema.Report:
+    return schema.Report.model_validate(document(passed=passed))
+
+
+def test_it_survives_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(made().model_dump_json())
+    assert schema.load(path) == made()
+    path.write_text(path.read_text()[:-50])
+    with pytest.raises(InputError, match="is no report of this schema, or it is damaged"):
+        schema.load(path)
+    with pytest.raises(InputError, match="there is no report"):
+        schema.load(tmp_path / "none.json")
+
+
+def test_unknown_fields_and_kinds_are_refused() -> None:
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        schema.Report.model_validate({**document(), "surprise": 1})
+    changed = json.loads(json.dumps(document()))
+    changed["targets"][0]["latency"]["kind"] = "guessed"
+    with pytest.raises(ValidationError, match="measured"):
+        schema.Report.model_validate(changed)
+
+
+def test_the_page_says_what_was_found() -> None:
+    page = render(made())
+    for text in (
+        "ONNX", "TFLITE", "COREML", "HLS4ML", "measured", "this machine cannot run it", "99.00%",
+        "-0.2 points", "Every gate passed", "edgemix validate hls4ml", "36 µs", "22.7 kB", "exact",
+        "budget 2 ms", "ap_fixed&lt;19,5&gt;",
+    ):  # fmt: skip
+        assert text in page, text
+
+
+def test_a_failed_gate_is_said_first() -> None:
+    page = render(made(passed=False))
+    assert "1 gate failed" in page
+    assert page.index("1.5 times the budget") < page.index("<table>")
+
+
+def test_hostile_names_are_text_and_nothing_is_fetched() -> None:
+    page = render(made())
+    assert HOSTILE not in page
+    assert "&lt;script&gt;throw new Error" in page
+    assert re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)""", page) == []
+    assert "@import" not in page
+    assert "url(" not in page
+
+
+BROWSER = (
+    "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--hide-scrollbars", "--enable-logging=stderr", "--v=0",
+)  # fmt: skip
+
+
+def browse(page: Path, picture: Path, width: int) -> list[str]:
+    """Open a page, take its picture, return what its console said."""
+    done = subprocess.run(
+        [
+            *BROWSER, f"--user-data-dir={picture.parent / 'profile'}", f"--window-size={width},2600",
+            f"--screenshot={picture}", page.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def size(picture: Path) -> tuple[int, int]:
+    width, height = struct.unpack(">II", picture.read_bytes()[16:24])
+    return width, height
+
+
+@pytest.mark.parametrize("width", [500, 1200])
+def test_a_browser_shows_it_without_complaint(tmp_path: Path, width: int) -> None:
+    page, picture = tmp_path / "report.html", tmp_path / "report.png"
+    page.write_text(render(made()))
+    assert browse(page, picture, width) == []
+    assert size(picture) == (width, 2600)
+    assert picture.stat().st_size > 50_000
+
+
+def test_the_browser_check_can_fail(tmp_path: Path) -> None:
+    page = tmp_path / "broken.html"
+    page.write_text("<script>throw new Error('planted')</script>")
+    (line,) = browse(page, tmp_path / "broken.png", 800)
+    assert "planted" in line
