@@ -311,14 +311,15 @@ def _spec(node: Node, origin: Origin) -> TensorSpec:
 def _mutated_buffer(graph: ExportedProgram) -> str | None:
     """A buffer that a run changes, in the graph's signature or by an in-place operator."""
     signature = graph.graph_signature
-    for name in signature.buffers_to_mutate.values():
-        return name
+    declared = list(signature.buffers_to_mutate.values())
+    if declared:
+        return str(declared[0])
     for node in graph.graph.nodes:
         schema = getattr(node.target, "_schema", None)
         if schema is not None and schema.is_mutable and node.args[0].op == "placeholder":
             buffer = signature.inputs_to_buffers.get(node.args[0].name)
             if buffer is not None:
-                return buffer
+                return str(buffer)
     return None
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from edgemix import data
+from edgemix.errors import InputError
 from edgemix.models.demo import WEIGHTS, create
 from edgemix.models.demo.train import evaluate, train
 from edgemix.models.mixers.attention import Attention
 from edgemix.models.mixers.pooling import Pooling
-from edgemix.errors import InputError
 
 
 def test_it_is_small_and_reads_digits() -> None:
