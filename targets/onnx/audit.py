@@ -55,15 +55,37 @@ def _precisions(graph: Any) -> list[OpPrecision]:
             name = node.op_type.removeprefix("QLinear").removeprefix("Q")
             found.append(OpPrecision(name, node.name, "integer", "integer"))
             continue
-        asked: Arithmetic = (
-            "integer" if node.op_type in _INTEGER_KERNELS else "float between integers"
-        )
+        could = node.op_type in _INTEGER_KERNELS and _is_unit(node, makers, readers, weights)
+        asked: Arithmetic = "integer" if could else "float between integers"
         between = all(_dequantized(n, makers, weights) for n in node.input if n) and all(
             _quantized(n, readers) for n in node.output
         )
         achieved: Arithmetic = "float between integers" if between else "float"
         found.append(OpPrecision(node.op_type, node.name, asked, achieved))
     return found
+
+
+def _is_unit(
+    node: Any, makers: Mapping[str, Any], readers: Mapping[str, list[Any]], weights: set[str]
+) -> bool:
+    """Whether the node stands alone between dequantize and quantize, a clamp aside.
+
+    Only such a unit can become an integer kernel; a node inside a decomposed composite, a group
+    norm say, cannot.
+    """
+    return all(
+        n in weights or (n in makers and makers[n].op_type == "DequantizeLinear")
+        for n in node.input
+        if n
+    ) and all(
+        r.op_type == "QuantizeLinear"
+        or (
+            r.op_type in ("Relu", "Clip")
+            and all(q.op_type == "QuantizeLinear" for o in r.output for q in readers.get(o, []))
+        )
+        for out in node.output
+        for r in readers.get(out, [])
+    )
 
 
 def _dequantized(name: str, makers: Mapping[str, Any], weights: set[str]) -> bool:
