@@ -18,7 +18,8 @@ fi
 
 if command -v uv >/dev/null; then
     [ -x "$venv/bin/python" ] || uv venv --quiet --python "$python" "$venv"
-    uv pip install --quiet --python "$venv/bin/python" -c constraints.txt -e ".[$extras]"
+    # Compiled once here, not in every child process of every test.
+    uv pip install --quiet --compile-bytecode --python "$venv/bin/python" -c constraints.txt -e ".[$extras]"
 else
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$extras]"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -63,23 +64,16 @@ def results_table(report: Report) -> Table:
     """One row a target."""
     model = report.model
     title = f"{model.source}: {model.parameters:,} parameters, recipe {report.recipe['name']}"
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for name in ("target", "size", "accuracy", "contract", "identical", "worst", "latency p50"):
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
+    )
+    for name in ("target", "size", "accuracy", "contract", "identical", "≤ 1 LSB", "worst", "p50"):
         table.add_column(name, justify="left" if name in ("target", "contract") else "right")
     evaluation = report.evaluation
     if evaluation.float_accuracy is not None:
-        table.add_row(
-            "float, torch",
-            _bytes(model.float_bytes),
-            f"{evaluation.float_accuracy:.2%}",
-            "",
-            "",
-            "",
-            "",
-        )
+        table.add_row("float, torch", _bytes(model.float_bytes), f"{evaluation.float_accuracy:.2%}")
         reached = f"{evaluation.program_accuracy:.2%}"
-        cells = ("program, torch", "", reached, "the reference", "", "", "")
-        table.add_row(*cells, end_section=True)
+        table.add_row("program, torch", "", reached, "the reference", end_section=True)
     for target in report.targets:
         table.add_row(*_row(target))
     return table
@@ -98,13 +92,14 @@ def print_verdicts(verdicts: tuple[VerdictResult, ...]) -> None:
 def _row(target: TargetResult) -> list[str]:
     f, t = target.fidelity, target.latency
     if f is None:
-        shown = ["–", "read back, not run here", "–", "–"]
+        shown = ["–", "read back only", "–", "–", "–"]
     else:
         accuracy = "–" if f.accuracy is None else f"{f.accuracy:.2%}"
         worst = "–" if f.worst_lsb is None else f"{f.worst_lsb} LSB"
-        shown = [accuracy, f"{f.contract}{'' if f.passed else ' ✗'}", f"{f.identical:.2%}", worst]
+        contract = f"{f.contract}{'' if f.passed else ' ✗'}"
+        shown = [accuracy, contract, f"{f.identical:.2%}", f"{f.within:.2%}", worst]
     latency = "–" if t is None else f"{t.p50_ms * 1000:.0f} µs {t.kind}"
-    return [f"{target.title}, {target.runtime}", _bytes(target.size), *shown, latency]
+    return [target.title, _bytes(target.size), *shown, latency]
 
 
 def _bytes(count: int) -> str:
