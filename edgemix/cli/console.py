@@ -65,15 +65,21 @@ def results_table(report: Report) -> Table:
     model = report.model
     title = f"{model.source}: {model.parameters:,} parameters, recipe {report.recipe['name']}"
     table = Table(
-        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
     )
     for name in ("target", "size", "accuracy", "contract", "identical", "≤ 1 LSB", "worst", "p50"):
-        table.add_column(name, justify="left" if name in ("target", "contract") else "right")
+        words = name in ("target", "contract")
+        table.add_column(name, justify="left" if words else "right", no_wrap=name != "contract")
     evaluation = report.evaluation
     if evaluation.float_accuracy is not None:
-        table.add_row("float, torch", _bytes(model.float_bytes), f"{evaluation.float_accuracy:.2%}")
+        table.add_row("float", _bytes(model.float_bytes), f"{evaluation.float_accuracy:.2%}")
         reached = f"{evaluation.program_accuracy:.2%}"
-        table.add_row("program, torch", "", reached, "the reference", end_section=True)
+        table.add_row("program", "", reached, "the reference", end_section=True)
     for target in report.targets:
         table.add_row(*_row(target))
     return table
