@@ -34,55 +34,60 @@ class FoldNorm:
 
     def apply(self, module: GraphModule) -> int:
         """Fold them all; returns how many there were."""
-        norms = [n for n in module.graph.nodes if n.target is aten.batch_norm.default]
-        for norm in norms:
+        count = 0
+        for norm in module.graph.find_nodes(op="call_function", target=aten.batch_norm.default):
             scale, shift = _affine(module, norm)
-            source = norm.args[0]
-            readers = list(norm.users)
-            if source.target in g.LINEAR and len(source.users) == 1 and _channel_last(source):
-                self._replace(module, source, scale, shift, into=source, axis=0)
-                norm.replace_all_uses_with(source)
-                module.graph.erase_node(norm)
+            source, readers = norm.args[0], list(norm.users)
+            if _gives_affine(source):
+                _scale_outputs(module, source, scale, shift)
             elif len(readers) == 1 and _takes_affine(readers[0], norm):
-                self._replace(module, readers[0], scale, shift, into=readers[0], axis=1)
-                norm.replace_all_uses_with(source)
-                module.graph.erase_node(norm)
+                _scale_inputs(module, readers[0], scale, shift)
             elif len(g.shape_of(norm)) == 4:
-                self._depthwise(module, norm, scale, shift)
-        return len(norms)
+                source = _depthwise(module, norm, scale, shift, self.name)
+            else:
+                continue
+            norm.replace_all_uses_with(source)
+            module.graph.erase_node(norm)
+            count += 1
+        return count
 
-    def _replace(
-        self,
-        module: GraphModule,
-        node: Node,
-        scale: Tensor,
-        shift: Tensor,
-        *,
-        into: Node,
-        axis: int,
-    ) -> None:
-        weight = g.constant(module, into.args[1])  # type: ignore[arg-type]
-        bias = into.args[2] if len(into.args) > 2 else None
-        old = g.constant(module, bias) if isinstance(bias, Node) else torch.zeros(weight.shape[0])
-        if axis == 0:
-            new_weight = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
-            new_bias = old * scale + shift
-        else:
-            new_weight = weight * scale.reshape(1, -1, *[1] * (weight.ndim - 2))
-            new_bias = old + (weight.flatten(2).sum(2) if weight.ndim > 2 else weight) @ shift
-        weight_node = add_constant(module, into, f"{into.name}_weight", new_weight)
-        bias_node = add_constant(module, into, f"{into.name}_bias", new_bias)
-        into.args = (into.args[0], weight_node, bias_node, *into.args[3:])
 
-    def _depthwise(self, module: GraphModule, norm: Node, scale: Tensor, shift: Tensor) -> None:
-        channels = scale.numel()
-        weight = add_constant(module, norm, f"{norm.name}_weight", scale.reshape(-1, 1, 1, 1))
-        bias = add_constant(module, norm, f"{norm.name}_bias", shift)
-        args = (norm.args[0], weight, bias, [1, 1], [0, 0], [1, 1], channels)
-        with module.graph.inserting_before(norm):
-            new = inherit(module.graph.call_function(aten.conv2d.default, args), norm, self.name)
-        norm.replace_all_uses_with(new)
-        module.graph.erase_node(norm)
+def _scale_outputs(module: GraphModule, into: Node, scale: Tensor, shift: Tensor) -> None:
+    """A · (W x + c) + b."""
+    weight, bias = _weight_and_bias(module, into)
+    scaled = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+    _set_weight_and_bias(module, into, scaled, bias * scale + shift)
+
+
+def _scale_inputs(module: GraphModule, into: Node, scale: Tensor, shift: Tensor) -> None:
+    """W (a · x + b) + c."""
+    weight, bias = _weight_and_bias(module, into)
+    scaled = weight * scale.reshape(1, -1, *[1] * (weight.ndim - 2))
+    summed = weight.flatten(2).sum(2) if weight.ndim > 2 else weight
+    _set_weight_and_bias(module, into, scaled, bias + summed @ shift)
+
+
+def _depthwise(module: GraphModule, norm: Node, scale: Tensor, shift: Tensor, name: str) -> Node:
+    weight = add_constant(module, norm, f"{norm.name}_weight", scale.reshape(-1, 1, 1, 1))
+    bias = add_constant(module, norm, f"{norm.name}_bias", shift)
+    args = (norm.args[0], weight, bias, [1, 1], [0, 0], [1, 1], scale.numel())
+    with module.graph.inserting_before(norm):
+        return inherit(module.graph.call_function(aten.conv2d.default, args), norm, name)
+
+
+def _weight_and_bias(module: GraphModule, node: Node) -> tuple[Tensor, Tensor]:
+    weight = g.constant(module, node.args[1])  # type: ignore[arg-type]
+    bias = node.args[2] if len(node.args) > 2 else None
+    if isinstance(bias, Node):
+        return weight, g.constant(module, bias)
+    return weight, torch.zeros(weight.shape[0])
+
+
+def _set_weight_and_bias(module: GraphModule, node: Node, weight: Tensor, bias: Tensor) -> None:
+    # New constants: the old ones may serve another operator too.
+    weight_node = add_constant(module, node, f"{node.name}_weight", weight)
+    bias_node = add_constant(module, node, f"{node.name}_bias", bias)
+    node.args = (node.args[0], weight_node, bias_node, *node.args[3:])
 
 
 def _affine(module: GraphModule, norm: Node) -> tuple[Tensor, Tensor]:
@@ -100,18 +105,24 @@ def _affine(module: GraphModule, norm: Node) -> tuple[Tensor, Tensor]:
     return scale.float(), shift.float()
 
 
-def _channel_last(source: Node) -> bool:
-    """Whether the operator's outputs are what the norm normalizes: axis 1 for a convolution."""
+def _gives_affine(source: Node) -> bool:
+    """Whether a norm's only source is a linear operator whose outputs lie on the norm's axis."""
+    if source.target not in g.LINEAR or len(source.users) != 1 or not _is_constant(source.args[1]):
+        return False
     return source.target in g.CONVOLUTION or len(g.shape_of(source)) == 2
 
 
+def _is_constant(weight: Any) -> bool:
+    return isinstance(weight, Node) and weight.op == "get_attr"
+
+
 def _takes_affine(reader: Node, norm: Node) -> bool:
-    if reader.args[0] is not norm:
+    if reader.args[0] is not norm or reader.target not in g.LINEAR:
+        return False
+    if not _is_constant(reader.args[1]):
         return False
     if reader.target is aten.linear.default:
         return len(g.shape_of(norm)) == 2
-    if reader.target not in g.CONVOLUTION:
-        return False
     padding: Any = reader.args[4] if len(reader.args) > 4 else [0]
     groups: Any = reader.args[6] if len(reader.args) > 6 else 1
     return bool(groups == 1 and padding != "same" and not any(padding))
