@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
 from edgemix.encoding import Encoding, FixedPoint
 from edgemix.graph import aten
 from edgemix.targets.hls4ml import tables
-from edgemix.targets.hls4ml.lower import Emit, Index, Value, _Builder, channels_last, hls_shape
+from edgemix.targets.hls4ml.firmware import Builder, Index, Value, channels_last, hls_shape
 from edgemix.targets.hls4ml.precision import (
     exact_type,
     inner_product,
@@ -21,6 +22,20 @@ from edgemix.targets.hls4ml.precision import (
     raw_bounds,
     result_type,
 )
+
+Emit = Callable[[Builder, Node, Encoding, FixedPoint], Value]
+
+
+def emitter(module: GraphModule, node: Node) -> Emit | None:
+    """The function that writes a node's layer, or None where there is none."""
+    if node.target in g.CONVOLUTION:
+        return convolution if takes_convolution(node) else None
+    if g.is_normalization(node):
+        return normalization
+    if tables.is_scalar_function(module, node):
+        return scalar_function
+    return EMITTERS.get(node.target)
+
 
 _MERGES: dict[Any, str] = {
     aten.add.Tensor: "Add",
@@ -41,9 +56,7 @@ def takes_convolution(node: Node) -> bool:
     )
 
 
-def convolution(
-    b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: FixedPoint
-) -> Value:
+def convolution(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
     """Conv2D or DepthwiseConv2D of hls4ml, channels last."""
     x = b.canonical(b.operand(node.args[0]), f"{node.name}_input")
     weight = tables.constant_array(b.module, node.args[1])
@@ -73,7 +86,7 @@ def convolution(
     return Value(node.name, channels_last(g.shape_of(node)), encoding, fixed)
 
 
-def linear(b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
+def linear(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
     """Dense of hls4ml for one vector, a pointwise Conv1D for a row of them."""
     x = b.logical(b.operand(node.args[0]), f"{node.name}_input")
     weight = tables.constant_array(b.module, node.args[1])
@@ -101,9 +114,7 @@ def linear(b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: Fix
     )
 
 
-def elementwise(
-    b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: FixedPoint
-) -> Value:
+def elementwise(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
     """Add, Subtract or Multiply of hls4ml on two activations; broadcasting is wires."""
     shape = g.shape_of(node)
     operands = []
@@ -121,7 +132,7 @@ def elementwise(
     return Value(node.name, channels_last(shape), encoding, fixed)
 
 
-def matmul(b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
+def matmul(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
     """Batched product of two activations."""
     left, right = (b.operand(a) for a in node.args[:2])
     batch = np.broadcast_shapes(left.index.shape[:-2], right.index.shape[:-2])
@@ -148,9 +159,7 @@ def matmul(b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: Fix
     return Value(node.name, np.arange(int(np.prod(shape))).reshape(shape), encoding, fixed)
 
 
-def scalar_function(
-    b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: FixedPoint
-) -> Value:
+def scalar_function(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
     """A table of the function's value for every input."""
     x = b.operand(next(n for n in node.all_input_nodes if not _is_constant(n)))
     entries = tables.table(b.module, node, x.encoding, encoding)
@@ -165,7 +174,7 @@ def scalar_function(
     return Value(node.name, channels_last(shape), encoding, fixed)
 
 
-def mean(b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
+def mean(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
     """Means over windows or axes: an exact sum, one exact division."""
     x, sets = _windows(b, node)
     longest = max(len(s) for s in sets)
@@ -178,15 +187,13 @@ def mean(b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: Fixed
     return _reduction(b, node, "mean", x, sets, constants, encoding, fixed)
 
 
-def maximum(b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
+def maximum(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
     """Maxima over windows or axes."""
     x, sets = _windows(b, node)
     return _reduction(b, node, "max", x, sets, "", encoding, fixed)
 
 
-def normalization(
-    b: _Builder, node: Node, result: Node, encoding: Encoding, fixed: FixedPoint
-) -> Value:
+def normalization(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
     """X / sum(x) along one axis: the quotient of two integers, rounded once."""
     x = b.operand(node.args[0])
     shape = x.index.shape
@@ -219,7 +226,7 @@ EMITTERS: dict[Any, Emit] = {
 }
 
 
-def _windows(b: _Builder, node: Node) -> tuple[Value, list[Index]]:
+def _windows(b: Builder, node: Node) -> tuple[Value, list[Index]]:
     """The operand and, for every element of the result, which elements of it are reduced.
 
     Found by asking the operator itself: a mean of marked elements is not zero where they count.
@@ -234,7 +241,7 @@ def _windows(b: _Builder, node: Node) -> tuple[Value, list[Index]]:
 
 
 def _reduction(
-    b: _Builder,
+    b: Builder,
     node: Node,
     function: str,
     x: Value,
@@ -272,7 +279,7 @@ def _types(x: FixedPoint, weight: Any, bias: Any, result: FixedPoint) -> dict[st
     }
 
 
-def _bias(b: _Builder, node: Node, outputs: int) -> Any:
+def _bias(b: Builder, node: Node, outputs: int) -> Any:
     if len(node.args) > 2 and node.args[2] is not None:
         return tables.constant_array(b.module, node.args[2])
     return np.zeros(outputs)

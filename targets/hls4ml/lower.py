@@ -1,226 +1,62 @@
-"""Program → hls4ml layer list. Views are wire maps: they cost nothing until order matters.
-
-A value of the program is a variable of the firmware plus an array that says, for every logical
-element, which element of the flat variable it is. A reshape or transpose changes that array; when
-an operator needs another order, one layer of wires makes it.
-"""
+"""Program → hls4ml layer list: every quantized operator becomes a layer, views become wires."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from edgemix import graph as g
-from edgemix.encoding import Encoding, FixedPoint
 from edgemix.errors import UnsupportedError
 from edgemix.program import Program
-from edgemix.targets.hls4ml import tables
-from edgemix.targets.hls4ml.precision import needed, result_type
-
-Index = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Value:
-    """A program value in the firmware."""
-
-    variable: str
-    index: Index
-    """Flat element of the variable for every logical element, batch axis included (size 1)."""
-    encoding: Encoding
-    fixed: FixedPoint
-
-
-@dataclass
-class Firmware:
-    """The layer list while it grows."""
-
-    layers: list[dict[str, Any]] = field(default_factory=list)
-    precisions: dict[str, dict[str, str]] = field(default_factory=dict)
-    accumulators: dict[str, str] = field(default_factory=dict)
-    multiply_accumulates: int = 0
-
-    def add(self, layer: dict[str, Any], types: dict[str, str]) -> None:
-        """Append a layer with its types."""
-        self.layers.append(layer)
-        self.precisions[layer["name"]] = types
-        if "accum" in types:
-            self.accumulators[layer["name"]] = types["accum"]
+from edgemix.targets.hls4ml.emit import emitter
+from edgemix.targets.hls4ml.firmware import Builder, Firmware, Value
+from edgemix.targets.hls4ml.precision import needed
 
 
 def build(program: Program) -> tuple[Firmware, Value]:
-    """The layer list of a quantized program with one input and one output.
+    """The layer list of a quantized program with one input and one output, and that output.
 
     Raises:
         UnsupportedError: a node has no layer (``supports`` finds these before).
     """
-    return _Builder(program).build()
+    builder = Builder(program.module())
+    graph = builder.module.graph
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            builder.input(node)
+        elif node.op == "call_function" and node.target in g.VIEW:
+            builder.view(node)
+        elif node.op == "call_function" and not g.is_quantize(node) and not g.is_dequantize(node):
+            _operator(builder, node)
+    (result,) = graph.find_nodes(op="output")
+    (returned,) = result.args[0] if isinstance(result.args[0], (tuple, list)) else result.args
+    value = builder.operand(returned)
+    # The last layer's variable is the output: make it exactly the program's tensor.
+    row_major = np.arange(value.index.size)
+    return builder.firmware, builder.ordered(value, row_major, "output", force=True)
 
 
-class _Builder:
-    def __init__(self, program: Program) -> None:
-        self.module: GraphModule = program.module()
-        self.firmware = Firmware()
-        self.values: dict[Node, Value] = {}
-
-    def build(self) -> tuple[Firmware, Value]:
-        graph = self.module.graph
-        for node in graph.nodes:
-            if node.op == "placeholder":
-                self._input(node)
-            elif (
-                node.op == "call_function" and not g.is_quantize(node) and not g.is_dequantize(node)
-            ):
-                self._operator(node)
-        (result,) = graph.find_nodes(op="output")
-        returned = (
-            result.args[0][0] if isinstance(result.args[0], (tuple, list)) else result.args[0]
-        )
-        value = self.values[g.through_quantization(returned)]
-        # The last layer's variable is the output: make it exactly the program's tensor.
-        return self.firmware, self._ordered(
-            value, np.arange(value.index.size), "output", force=True
-        )
-
-    def _operator(self, node: Node) -> None:
-        if node.target in g.VIEW:
-            self._view(node)
-            return
-        encoding = g.produced_encoding(self.module, node)
-        if encoding is None:
-            return  # interior: the reader that is quantized computes it too
-        anchor, clamps = node, False
-        if node.target in g.CLAMP_AT_ZERO:
-            source = node.args[0]
-            assert isinstance(source, Node)
-            if not g.is_dequantize(source):
-                anchor, clamps = source, True
-        fixed = needed(encoding, str(g.where(node)))
-        emit = emitter(self.module, anchor)
-        if emit is None:
-            raise UnsupportedError("hls4ml has no layer for this operator", at=str(g.where(node)))
-        self.values[anchor] = emit(self, anchor, node, encoding, fixed)
-        if clamps:
-            # An unsigned result has clamped already; a signed one, shared with an addition, is
-            # clamped after rounding, which is the same: rounding keeps the order and zero.
-            value = self.values[anchor]
-            clamp = emitter(self.module, node) if fixed.signed else None
-            self.values[node] = clamp(self, node, node, encoding, fixed) if clamp else value
-
-    def _input(self, node: Node) -> None:
-        encoding = g.produced_encoding(self.module, node)
-        fixed = needed(encoding, f"the input {node.name}")
-        assert encoding is not None
-        shape = g.shape_of(node)
-        layer = {
-            "class_name": "InputLayer", "name": node.name, "input_shape": list(hls_shape(shape)),
-        }  # fmt: skip
-        self.firmware.add(layer, {"result": result_type(fixed)})
-        self.values[node] = Value(node.name, channels_last(shape), encoding, fixed)
-
-    def _view(self, node: Node) -> None:
-        source = node.args[0]
-        assert isinstance(source, Node) and callable(node.target)
-        value = self.values[g.through_quantization(source)]
-        index = node.target(torch.from_numpy(value.index), *node.args[1:], **node.kwargs)
-        self.values[node] = Value(value.variable, index.numpy(), value.encoding, value.fixed)
-
-    def operand(self, node: Any) -> Value:
-        """The value that an operator reads."""
-        return self.values[g.through_quantization(node)]
-
-    def _ordered(self, value: Value, wanted: Index, name: str, *, force: bool = False) -> Value:
-        """The value in a variable whose element ``wanted[i]`` is logical element i."""
-        wanted = wanted.reshape(value.index.shape)
-        size = int(wanted.max()) + 1
-        if not force and self._size(value) == size and np.array_equal(value.index, wanted):
-            return value
-        source = np.empty(size, np.int64)
-        source[wanted.ravel()] = value.index.ravel()
-        shape = value.index.shape
-        types = {"result": result_type(value.fixed)}
-        self.custom(
-            name, "wires", [value], lookup_source(source), shape_of_order(shape, wanted), types
-        )
-        return Value(name, wanted, value.encoding, value.fixed)
-
-    def _size(self, value: Value) -> int:
-        layer = next(x for x in self.firmware.layers if x["name"] == value.variable)
-        return int(np.prod(layer.get("input_shape") or layer["out_shape"]))
-
-    def logical(self, value: Value, name: str) -> Value:
-        """The value in row-major order of its logical shape."""
-        return self._ordered(value, np.arange(value.index.size), name)
-
-    def canonical(self, value: Value, name: str) -> Value:
-        """The value channels last if it is an image, else row-major."""
-        return self._ordered(value, channels_last(value.index.shape), name)
-
-    def custom(
-        self,
-        name: str,
-        function: str,
-        inputs: list[Value],
-        constants: str,
-        shape: tuple[int, ...],
-        types: dict[str, str],
-    ) -> None:
-        """Append a layer of ``nnet_edgemix.h``."""
-        layer = {
-            "class_name": "Edgemix", "name": name, "inputs": [v.variable for v in inputs],
-            "function": function, "constants": constants, "out_shape": list(shape),
-        }  # fmt: skip
-        self.firmware.add(layer, types)
+def _operator(builder: Builder, node: Node) -> None:
+    module = builder.module
+    encoding = g.produced_encoding(module, node)
+    if encoding is None:
+        return  # interior: the reader that is quantized computes it too
+    anchor = clamped(node) or node
+    fixed = needed(encoding, str(g.where(node)))
+    emit = emitter(module, anchor)
+    if emit is None:
+        raise UnsupportedError("hls4ml has no layer for this operator", at=str(g.where(node)))
+    value = emit(builder, anchor, encoding, fixed)
+    builder.values[anchor] = builder.values[node] = value
+    if anchor is not node and fixed.signed:
+        # An unsigned result has clamped already; a signed one, shared with an addition, is
+        # clamped after rounding, which is the same: rounding keeps the order and zero.
+        clamp = emitter(module, node)
+        assert clamp is not None
+        builder.values[node] = clamp(builder, node, encoding, fixed)
 
 
-Emit = Callable[[_Builder, Node, Node, Encoding, FixedPoint], Value]
-
-
-def emitter(module: GraphModule, node: Node) -> Emit | None:
-    """The function that writes a node's layer, or None where there is none."""
-    from edgemix.targets.hls4ml import emit
-
-    if node.target in g.CONVOLUTION:
-        return emit.convolution if emit.takes_convolution(node) else None
-    if g.is_normalization(node):
-        return emit.normalization
-    if tables.is_scalar_function(module, node):
-        return emit.scalar_function
-    return emit.EMITTERS.get(node.target)
-
-
-def lookup_source(source: Index) -> str:
-    """``source(i)`` of a layer of wires."""
-    listed = ", ".join(map(str, source.tolist()))
-    return (
-        "    static int source(unsigned i) {\n"
-        f"        static const int values[] = {{{listed}}};\n        return values[i];\n    }}\n"
-    )
-
-
-def channels_last(shape: tuple[int, ...]) -> Index:
-    """Flat element of every logical element [1, c, h, w] when channels run fastest."""
-    if len(shape) != 4:
-        return np.arange(int(np.prod(shape))).reshape(shape)
-    _, c, h, w = shape
-    return np.arange(c * h * w).reshape(1, h, w, c).transpose(0, 3, 1, 2)
-
-
-def hls_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The firmware's shape of a program's shape: no batch, channels last."""
-    if len(shape) == 4:
-        return (shape[2], shape[3], shape[1])
-    return shape[1:] or (1,)
-
-
-def shape_of_order(shape: tuple[int, ...], order: Index) -> tuple[int, ...]:
-    """The firmware's shape of a variable in that order."""
-    if len(shape) == 4 and np.array_equal(order, channels_last(shape)):
-        return hls_shape(shape)
-    return shape[1:] or (1,)
+def clamped(node: Node) -> Node | None:
+    """The operator whose unquantized result a ReLU clamps, or None."""
+    source = node.args[0] if node.target in g.CLAMP_AT_ZERO else None
+    return source if isinstance(source, Node) and not g.is_dequantize(source) else None

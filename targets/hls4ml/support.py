@@ -10,7 +10,8 @@ from edgemix import graph as g
 from edgemix.graph import Where
 from edgemix.program import Program
 from edgemix.targets.base import Finding
-from edgemix.targets.hls4ml.lower import emitter
+from edgemix.targets.hls4ml.emit import emitter
+from edgemix.targets.hls4ml.lower import clamped
 
 MAX_MULTIPLY_ACCUMULATES = 4_000_000
 """io_parallel gives every one of them a place in the fabric; far fewer fit a real part, and the
@@ -50,9 +51,7 @@ def _refusals(module: GraphModule, node: Node) -> list[Finding]:
         return []
     if _interior(node):
         return []
-    anchor = node
-    if node.target in g.CLAMP_AT_ZERO and not g.is_dequantize(node.args[0]):
-        anchor = node.args[0]  # type: ignore[assignment]
+    anchor = clamped(node) or node
     if emitter(module, anchor) is None:
         return [
             Finding(
