@@ -26,8 +26,8 @@ class SplitSoftmax:
 
     Once quantized, exp of an integer is a table, and e / sum(e) a quotient of two integers: the
     sum of n eight-bit integers is below n · 2^8 and exact, and float32 rounds the quotient to
-    eight bits as exact arithmetic does while n · 2^8 < 2^15, because a quotient that is no tie
-    lies at least 1 / (2 · sum) away from one.
+    eight bits as exact arithmetic does while n · 2^8 ≤ 2^15: a quotient that is no
+    tie lies at least 1 / (2 · sum) LSB away from one, float32 is off by at most 2^-16 LSB.
     """
 
     name: ClassVar[str] = "split_softmax"

@@ -18,6 +18,11 @@ MAX_MULTIPLY_ACCUMULATES = 4_000_000
 compiler runs out of memory not far above."""
 
 
+MAX_NORMALIZED_SUM = 1 << 15
+"""Up to here float32 rounds x / sum(x) to eight bits as exact division does, see
+:class:`edgemix.rewrites.split_softmax.SplitSoftmax`; beyond, the two may differ by an LSB."""
+
+
 def findings(program: Program) -> tuple[Finding, ...]:
     """Nodes without a layer, values that are no fixed point, and a model too large to unroll."""
     if not program.quantized:
@@ -58,6 +63,9 @@ def _refusals(module: GraphModule, node: Node) -> list[Finding]:
                 g.where(node), f"hls4ml has no layer for {g.op_name(node)}", "use another operator"
             )
         ]
+    if g.is_normalization(node) and _largest_sum(module, node) >= MAX_NORMALIZED_SUM:
+        why = f"its sum can reach {_largest_sum(module, node):,}: float32 no longer divides exactly"
+        return [Finding(g.where(node), why, "normalize over at most 128 values")]
     if g.produced_encoding(module, node) is None:
         return [
             Finding(g.where(node), "its result is not quantized", "quantize with the recipe fixed8")
@@ -81,6 +89,16 @@ def _interior(node: Node) -> bool:
         return False
     fused = node.target in g.LINEAR | g.ADDITION and readers[0].target in g.CLAMP_AT_ZERO
     return fused or (node.target is g.aten.sum.dim_IntList and g.is_normalization(readers[0]))
+
+
+def _largest_sum(module: GraphModule, node: Node) -> int:
+    """The largest sum of integers that a normalization divides by."""
+    total = node.args[1]
+    assert isinstance(total, Node)
+    length = math.prod(g.shape_of(node)) // math.prod(g.shape_of(total))
+    dividend = g.through_quantization(node.args[0])  # type: ignore[arg-type]
+    encoding = g.produced_encoding(module, dividend)
+    return length * ((1 << (encoding.bits if encoding else 8)) - 1)
 
 
 def _multiplies(node: Node) -> int:

@@ -138,6 +138,25 @@ def test_a_model_that_would_explode_is_refused_with_its_size(
     assert f"{support.MAX_MULTIPLY_ACCUMULATES:,}" in finding.why
 
 
+@pytest.mark.parametrize(("length", "refused"), [(128, False), (129, True)])
+def test_a_softmax_too_long_for_float32_is_refused(
+    length: int, refused: bool, quantize_by: Callable[..., Program]
+) -> None:
+    program = quantize_by(nn.Softmax(-1), torch.randn(8, length), "fixed8")
+    findings = targets.load("hls4ml").supports(program)
+    assert [("no longer divides exactly" in f.why) for f in findings] == [True] * refused
+
+
+def test_every_quotient_up_to_the_limit_rounds_in_float32_as_exactly() -> None:
+    dividend = torch.arange(256)
+    for total in range(1, support.MAX_NORMALIZED_SUM, 7):
+        found = torch.round(dividend.float() * 2**-8 / (torch.tensor(float(total)) * 2**-8) * 256)
+        doubled = 2 * dividend * 256
+        floor, rest = doubled // (2 * total), doubled % (2 * total)
+        up = (rest > total) | ((rest == total) & (floor % 2 == 1))
+        assert torch.equal(found.long(), floor + up.long()), total
+
+
 def test_a_float_program_is_refused(float_program: Program) -> None:
     (finding,) = targets.load("hls4ml").supports(float_program)
     assert finding.remedy == "quantize with the recipe fixed8"
