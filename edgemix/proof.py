@@ -77,6 +77,11 @@ class Fidelity:
     why: str = ""
 
 
+NO_SIGNAL_DB = -300.0
+"""An SQNR that has no finite value: no signal, or NaN or Inf. JSON would write null for those,
+and null says that there is no difference."""
+
+
 def sqnr_db(reference: npt.ArrayLike, found: npt.ArrayLike) -> float | None:
     """10 · log10(Σ reference² / Σ (reference − found)²); None where both are identical."""
     r, f = np.asarray(reference, np.float64), np.asarray(found, np.float64)
@@ -84,7 +89,9 @@ def sqnr_db(reference: npt.ArrayLike, found: npt.ArrayLike) -> float | None:
     if noise == 0.0:
         return None
     signal = float(np.sum(r**2))
-    return 10.0 * float(np.log10(signal / noise)) if signal > 0 else float("-inf")
+    if signal == 0.0 or not np.isfinite(noise):
+        return NO_SIGNAL_DB
+    return 10.0 * float(np.log10(signal / noise))
 
 
 def accuracy(outputs: npt.ArrayLike, labels: npt.ArrayLike) -> float:

@@ -7,7 +7,7 @@ import pytest
 
 from edgemix.encoding import Encoding
 from edgemix.errors import InputError
-from edgemix.proof import Contract, compare, sqnr_db
+from edgemix.proof import NO_SIGNAL_DB, Contract, compare, sqnr_db
 
 STEP = 0.5
 ENCODING = Encoding.per_tensor(STEP)
@@ -78,3 +78,4 @@ def test_nothing_to_compare() -> None:
 def test_sqnr() -> None:
     assert sqnr_db([1.0, 1.0], [1.0, 1.0]) is None
     assert sqnr_db([10.0], [9.0]) == pytest.approx(20.0)
+    assert sqnr_db([10.0], [np.nan]) == sqnr_db([0.0], [1.0]) == NO_SIGNAL_DB
