@@ -15,6 +15,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "tflite": ("ai_edge_litert", "litert_torch"),
     "coreml": ("coremltools",),
     "hls4ml": ("hls4ml",),
+    "rtl": ("da4ml",),
     "demo": ("sklearn",),
 }
 

@@ -160,12 +160,50 @@ def shape_of(node: Node) -> tuple[int, ...]:
 
 
 def is_normalization(node: Node) -> bool:
-    """Whether this is x / sum(x): a quotient whose divisor is the sum of its dividend."""
-    if node.target is not aten.div.Tensor:
+    """Whether this is x · (1 / sum(x)): how a split softmax ends."""
+    return normalized(node) is not None
+
+
+def normalized(node: Node) -> Node | None:
+    """The node whose values a normalization x · (1 / sum(x)) divides by their sum, or None."""
+    if node.target is not aten.mul.Tensor or not all(isinstance(a, Node) for a in node.args[:2]):
+        return None
+    dividend, inverse = (through_quantization(a) for a in node.args[:2])  # type: ignore[arg-type]
+    if inverse.target is not aten.reciprocal.default:
+        return None
+    total = through_quantization(inverse.args[0])  # type: ignore[arg-type]
+    if total.target is not aten.sum.dim_IntList:
+        return None
+    return dividend if through_quantization(total.args[0]) is dividend else None  # type: ignore[arg-type]
+
+
+DIVISION = frozenset({aten.reciprocal.default, aten.rsqrt.default})
+"""Operators that divide by their argument."""
+
+
+def feeds_division(node: Node) -> bool:
+    """Whether every reader divides by this value, up to a number added."""
+    return bool(node.users) and all(
+        r.target in DIVISION or (_adds_number(r) and feeds_division(r)) for r in node.users
+    )
+
+
+def exact_between(node: Node) -> bool:
+    """Whether a result stays unquantized: its only reader rounds the exact value once for both.
+
+    So are a linear operator or a sum that a ReLU clamps, squares that a mean adds up, and the
+    number that is added to a divisor.
+    """
+    readers = list(node.users)
+    if node.op != "call_function" or len(readers) != 1:
         return False
-    dividend, divisor = node.args[:2]
-    if not isinstance(divisor, Node) or divisor.target is not aten.sum.dim_IntList:
-        return False
-    source = divisor.args[0]
-    assert isinstance(source, Node) and isinstance(dividend, Node)
-    return through_quantization(source) is through_quantization(dividend)
+    reader = readers[0]
+    if node.target in LINEAR | ADDITION and reader.target in CLAMP_AT_ZERO:
+        return True
+    if node.target is aten.mul.Tensor and node.args[0] is node.args[1]:
+        return reader.target is aten.mean.dim
+    return _adds_number(node) and reader.target in DIVISION
+
+
+def _adds_number(node: Node) -> bool:
+    return node.target is aten.add.Tensor and isinstance(node.args[1], float)

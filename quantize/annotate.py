@@ -6,8 +6,8 @@ weights and biases.
 
 Which activations share one encoding: views and selections with their input; pooling averages too,
 since no target rescales there; the operands and the result of an addition where the recipe
-aligns them. Which stay unquantized, because they are exact in a wide accumulator: a linear
-operator or an addition whose only reader is a ReLU, and the sum of a normalization x / sum(x).
+aligns them. Which stay unquantized, because they are exact in a wide accumulator: see
+:func:`edgemix.graph.exact_between`.
 """
 
 from __future__ import annotations
@@ -46,18 +46,19 @@ def assign(module: GraphModule, calibration: Calibration, recipe: Recipe) -> dic
     Raises:
         InputError: a node of the graph was never reached by the calibration data.
     """
-    rule = recipe.activations
     groups = _Groups()
     ranges: dict[str, Range] = {}
+    rules: dict[str, Rule] = {}
     fixed: dict[str, Encoding] = {}
     for node in module.graph.nodes:
         if node.op not in ("placeholder", "call_function") or not _is_float(node):
             continue
-        if not node.users or _exact_in_accumulator(node):
+        if not node.users or g.exact_between(node):
             continue
+        rules[node.name] = _rule(node, recipe)
         if node.op == "call_function" and node.target in _SHARES_INPUT:
             groups.join(node.name, node.args[0].name)
-        elif node.target in _PROBABILITY or g.is_normalization(node):
+        elif node.target in _PROBABILITY or _is_split_probability(node):
             fixed[node.name] = SOFTMAX
         elif node.name not in calibration.stats:
             raise InputError(
@@ -66,18 +67,18 @@ def assign(module: GraphModule, calibration: Calibration, recipe: Recipe) -> dic
                 do="calibrate again",
             )
         else:
-            ranges[node.name] = choose_range(calibration.stats[node.name], rule)
+            ranges[node.name] = choose_range(calibration.stats[node.name], rules[node.name])
     if recipe.align_additions > 1.0:
         _align_additions(module, groups, ranges, recipe.align_additions)
-    return groups.encodings(ranges, fixed, rule)
+    return groups.encodings(ranges, fixed, rules)
 
 
 class Annotator(Quantizer):  # type: ignore[misc]
     """PT2E's view of a recipe: every float operator's result, weight and bias gets a spec."""
 
-    def __init__(self, encodings: Mapping[str, Encoding], weights: Rule) -> None:
+    def __init__(self, encodings: Mapping[str, Encoding], recipe: Recipe) -> None:
         self._encodings = encodings
-        self._weights = weights
+        self._recipe = recipe
 
     def annotate(self, model: GraphModule) -> GraphModule:  # noqa: D102
         for node in model.graph.nodes:
@@ -100,11 +101,12 @@ class Annotator(Quantizer):  # type: ignore[misc]
     def _constants(self, module: GraphModule, node: Node) -> dict[Node, Encoding]:
         """Encodings of the constants that a node reads."""
         found: dict[Node, Encoding] = {}
+        rule = self._recipe.weight_rule(g.where(node))
         if node.target in g.LINEAR:
             x, weight = node.args[0], node.args[1]
             if not isinstance(x, Node) or not isinstance(weight, Node) or weight.op != "get_attr":
                 return found
-            found[weight] = self._weight(g.constant(module, weight))
+            found[weight] = _weight(g.constant(module, weight), rule)
             bias = node.args[2] if len(node.args) > 2 else None
             activation = self._encodings.get(x.name)
             if isinstance(bias, Node) and activation is not None:
@@ -114,18 +116,18 @@ class Annotator(Quantizer):  # type: ignore[misc]
             if source.op == "get_attr":
                 value = g.constant(module, source)
                 if value.is_floating_point():
-                    found[source] = self._per_tensor(value)
+                    found[source] = _per_tensor(value, rule)
         return found
 
-    def _weight(self, weight: Tensor) -> Encoding:
-        if self._weights.granularity == "per_channel":
-            return encode_channels(weight, self._weights)
-        return self._per_tensor(weight)
 
-    def _per_tensor(self, value: Tensor) -> Encoding:
-        return encode(
-            choose_range(TensorStats.of(value), self._weights), self._weights, narrow=True
-        )
+def _weight(weight: Tensor, rule: Rule) -> Encoding:
+    if rule.granularity == "per_channel":
+        return encode_channels(weight, rule)
+    return _per_tensor(weight, rule)
+
+
+def _per_tensor(value: Tensor, rule: Rule) -> Encoding:
+    return encode(choose_range(TensorStats.of(value), rule), rule, narrow=True)
 
 
 class Given(ObserverBase):  # type: ignore[misc]
@@ -168,20 +170,26 @@ def _is_float(node: Node) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def _exact_in_accumulator(node: Node) -> bool:
-    readers = list(node.users)
-    if node.op != "call_function" or len(readers) != 1:
-        return False
-    if node.target in g.LINEAR | g.ADDITION:
-        return readers[0].target in g.CLAMP_AT_ZERO
-    return g.is_normalization(readers[0]) and readers[0].args[1] is node
+def _rule(node: Node, recipe: Recipe) -> Rule:
+    rule = recipe.activation_rule(g.where(node))
+    divides = node.target in g.DIVISION or g.feeds_division(node)
+    if recipe.divisor_bits is not None and divides:
+        return rule.model_copy(update={"bits": recipe.divisor_bits})
+    return rule
+
+
+def _is_split_probability(node: Node) -> bool:
+    """Whether a node is a split softmax's result, or the exponentials that it normalizes."""
+    if node.target is g.aten.exp.default:
+        return any(g.normalized(reader) is node for reader in node.users)
+    return g.is_normalization(node)
 
 
 def _align_additions(
     module: GraphModule, groups: _Groups, ranges: Mapping[str, Range], limit: float
 ) -> None:
     for node in module.graph.nodes:
-        if node.target not in g.ADDITION or _exact_in_accumulator(node):
+        if node.target not in g.ADDITION or g.exact_between(node):
             continue
         members = [
             n.name for n in (*node.args[:2], node) if isinstance(n, Node) and n.op != "get_attr"
@@ -218,13 +226,17 @@ class _Groups:
         return max(peaks) if peaks else None
 
     def encodings(
-        self, ranges: Mapping[str, Range], fixed: Mapping[str, Encoding], rule: Rule
+        self, ranges: Mapping[str, Range], fixed: Mapping[str, Encoding], rules: Mapping[str, Rule]
     ) -> dict[str, Encoding]:
         unions: dict[str, Range] = {}
+        widest: dict[str, Rule] = {}
         for name, (lo, hi) in ranges.items():
             a, b = unions.get(self.root(name), (lo, hi))
             unions[self.root(name)] = (min(a, lo), max(b, hi))
-        by_root = {root: encode(bounds, rule) for root, bounds in unions.items()}
+            widest[self.root(name)] = max(
+                rules[name], widest.get(self.root(name), rules[name]), key=lambda r: r.bits
+            )
+        by_root = {root: encode(bounds, widest[root]) for root, bounds in unions.items()}
         by_root.update({self.root(name): encoding for name, encoding in fixed.items()})
         names = {*ranges, *fixed, *self._parent}
         return {n: by_root[self.root(n)] for n in names if self.root(n) in by_root}

@@ -27,7 +27,7 @@ def encode(bounds: Range, rule: Rule, *, narrow: bool = False) -> Encoding:
     lo, hi = min(bounds[0], 0.0), max(bounds[1], 0.0)
     qmax = (1 << (rule.bits - 1)) - 1
     qmin = -qmax if narrow else -qmax - 1
-    dtype = f"int{rule.bits}"
+    dtype = "int8" if rule.bits <= 8 else "int16"
     if rule.scale == "power_of_two":
         qmin = -qmax - 1  # an ap_fixed has no narrow range
         zero_point = qmin if lo == 0.0 and hi > 0.0 and not narrow else 0

@@ -9,11 +9,15 @@ A recipe file holds the fields of :class:`Recipe`, its two rules as tables:
     symmetric = true
     [activations]
     observer = "mse"
+    [[exceptions]]
+    match = "stages.0.*"
+    weights = 6
 """
 
 from __future__ import annotations
 
 import tomllib
+from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -21,6 +25,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgemix.errors import InputError
+from edgemix.graph import Where
 
 
 class Rule(BaseModel):
@@ -28,7 +33,7 @@ class Rule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bits: Literal[8] = 8
+    bits: int = Field(default=8, ge=2, le=16)
     granularity: Literal["per_tensor", "per_channel"] = "per_tensor"
     symmetric: bool = False
     """Zero point 0; only with power-of-two scales may a non-negative tensor start at zero."""
@@ -37,6 +42,17 @@ class Rule(BaseModel):
     """How a range is chosen from what calibration saw, see :mod:`edgemix.quantize.observers`."""
     percentile: float = Field(default=99.99, gt=50, le=100)
     """Share of values, in percent, that the ``percentile`` observer keeps inside the range."""
+
+
+class LayerException(BaseModel):
+    """Widths for the layers whose module path or node name a pattern matches."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    match: str
+    """``stages.0.*`` as in a shell: ``*`` any characters, ``?`` one, ``[ab]`` one of them."""
+    weights: int | None = Field(default=None, ge=2, le=16)
+    activations: int | None = Field(default=None, ge=2, le=16)
 
 
 class Recipe(BaseModel):
@@ -50,8 +66,27 @@ class Recipe(BaseModel):
     align_additions: float = Field(default=1.0, ge=1.0)
     """An addition's operands and result share one encoding where their ranges differ by at most
     this factor: the addition is then exact on every target. 1 turns it off."""
-    split: tuple[Literal["softmax"], ...] = ()
+    split: tuple[Literal["softmax", "norm", "division"], ...] = ()
     """Composites that are split into elementary steps, each of them exact in fixed point."""
+    divisor_bits: int | None = Field(default=None, ge=4, le=16)
+    """Width of what is divided by (sums of exponentials, variances) and of its reciprocal, which
+    span more octaves than activations do; None: as activations. A table has 2**bits entries."""
+    exceptions: tuple[LayerException, ...] = ()
+    """Layers with widths of their own; of several that match, the last one counts."""
+
+    def weight_rule(self, at: Where) -> Rule:
+        """The rule for the weights of a node."""
+        bits = next((e.weights for e in self._exceptions(at) if e.weights), self.weights.bits)
+        return self.weights.model_copy(update={"bits": bits})
+
+    def activation_rule(self, at: Where) -> Rule:
+        """The rule for the result of a node."""
+        own = next((e.activations for e in self._exceptions(at) if e.activations), None)
+        return self.activations.model_copy(update={"bits": own or self.activations.bits})
+
+    def _exceptions(self, at: Where) -> list[LayerException]:
+        names = (at.node, at.module or "")
+        return [e for e in reversed(self.exceptions) if any(fnmatchcase(n, e.match) for n in names)]
 
     @classmethod
     def load(cls, name_or_path: str) -> Recipe:

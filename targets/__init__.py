@@ -13,42 +13,54 @@ from edgemix.errors import InputError
 
 if TYPE_CHECKING:
     from edgemix.targets.base import Target
+    from edgemix.targets.fpga.hardware import Hardware
 
 
-def _onnx() -> Target:
+def _onnx(_: Hardware) -> Target:
     from edgemix.targets.onnx.target import Onnx
 
     return Onnx()
 
 
-def _tflite() -> Target:
+def _tflite(_: Hardware) -> Target:
     from edgemix.targets.tflite.target import TFLite
 
     return TFLite()
 
 
-def _coreml() -> Target:
+def _coreml(_: Hardware) -> Target:
     from edgemix.targets.coreml.target import CoreML
 
     return CoreML()
 
 
-def _hls4ml() -> Target:
+def _hls4ml(hardware: Hardware) -> Target:
     from edgemix.targets.hls4ml.target import Hls4ml
 
-    return Hls4ml()
+    return Hls4ml(hardware)
 
 
-TARGETS: dict[str, Callable[[], Target]] = {
+def _rtl(hardware: Hardware) -> Target:
+    from edgemix.targets.rtl.target import Rtl
+
+    return Rtl(hardware)
+
+
+TARGETS: dict[str, Callable[[Hardware], Target]] = {
     "onnx": _onnx,
     "tflite": _tflite,
     "coreml": _coreml,
     "hls4ml": _hls4ml,
+    "rtl": _rtl,
 }
 
 
-def load(name: str) -> Target:
+def load(name: str, hardware: Hardware | None = None) -> Target:
     """A target by name.
+
+    Args:
+        name: a key of ``TARGETS``.
+        hardware: part, clock and parallelism, where the target is an FPGA.
 
     Raises:
         InputError: there is none of this name; near names are given.
@@ -57,4 +69,6 @@ def load(name: str) -> Target:
         near = difflib.get_close_matches(name, TARGETS, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise InputError(f"there is no target {name}", do=f"{hint}targets: {', '.join(TARGETS)}")
-    return TARGETS[name]()
+    from edgemix.targets.fpga.hardware import Hardware
+
+    return TARGETS[name](hardware or Hardware())

@@ -25,12 +25,24 @@ def run_in_child(
 
     The child writes its results to the file that the request names as ``outputs``.
     """
+    return answer_in_child(function, request, inputs, tool=tool, progress=progress)[1]
+
+
+def answer_in_child(
+    function: str,
+    request: Mapping[str, Any],
+    inputs: Arrays,
+    *,
+    tool: str,
+    progress: Progress | None,
+) -> tuple[dict[str, Any], Arrays]:
+    """:func:`run_in_child`, with the child's answer beside its results."""
     with tempfile.TemporaryDirectory(prefix="edgemix-") as scratch:
         given, found = Path(scratch) / "inputs.npz", Path(scratch) / "outputs.npz"
         save(given, inputs)
         request = {**request, "inputs": str(given), "outputs": str(found)}
-        child.call(function, request, tool=tool, on_progress=progress)
-        return read(found)
+        answer = child.call(function, request, tool=tool, on_progress=progress)
+        return answer, read(found)
 
 
 def save(path: Path, arrays: Arrays) -> None:

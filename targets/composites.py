@@ -13,14 +13,14 @@ from edgemix.graph import aten, through_quantization
 
 
 def whole_softmax(module: GraphModule) -> int:
-    """max, subtract, exp, sum, divide → softmax, in place; returns how many were found."""
+    """max, subtract, exp, sum, reciprocal, product → softmax, in place; returns how many."""
     count = 0
     for node in list(module.graph.nodes):
         logits = _split_logits(node)
         if logits is None:
             continue
-        total = node.args[1]
-        (dim,) = total.args[1]
+        total = through_quantization(through_quantization(node.args[1]).args[0])  # type: ignore[arg-type]
+        (dim,) = total.args[1]  # type: ignore[misc,str-unpack]
         with module.graph.inserting_before(node):
             whole = module.graph.call_function(aten.softmax.int, (logits, dim))
         whole.meta = dict(node.meta)
@@ -33,10 +33,8 @@ def whole_softmax(module: GraphModule) -> int:
 
 def _split_logits(node: Node) -> Node | None:
     """The dequantized logits of a split softmax that ends in ``node``, or None."""
-    if node.op != "call_function" or not g.is_normalization(node):
-        return None
-    power = through_quantization(_first(node))
-    if power.target is not aten.exp.default:
+    power = g.normalized(node) if node.op == "call_function" else None
+    if power is None or power.target is not aten.exp.default:
         return None
     shifted = through_quantization(_first(power))
     if shifted.target is not aten.sub.Tensor or not isinstance(shifted.args[1], Node):

@@ -23,11 +23,15 @@ def load(name: str) -> object:
     from edgemix.rewrites.fold_norm import FoldNorm
     from edgemix.rewrites.functionalize import Functionalize
     from edgemix.rewrites.lift_scalars import LiftScalars
+    from edgemix.rewrites.split_division import SplitDivision
+    from edgemix.rewrites.split_norm import SplitNorm
     from edgemix.rewrites.split_softmax import SplitSoftmax
     from edgemix.rewrites.unpack_views import UnpackViews
 
-    table = {r.name: r for r in (Functionalize, FoldNorm, LiftScalars, SplitSoftmax, UnpackViews)}
-    return table[name]()
+    known = (
+        Functionalize, FoldNorm, LiftScalars, SplitDivision, SplitNorm, SplitSoftmax, UnpackViews,
+    )  # fmt: skip
+    return {r.name: r for r in known}[name]()
 
 
 def standard(program: Program, split: tuple[str, ...] = ()) -> Program:

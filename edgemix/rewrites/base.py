@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -84,3 +84,11 @@ def inherit(new: Node, old: Node, name: str) -> Node:
             new.meta[key] = old.meta[key]
     new.meta["edgemix_rewrite"] = name
     return new
+
+
+def step(old: Node, name: str, target: Any, *args: Any) -> Node:
+    """A new call at the graph's insertion point, with the origin of ``old`` and its own shape."""
+    new = old.graph.call_function(target, args)
+    values = [a.meta["val"] if isinstance(a, Node) else a for a in args]
+    new.meta["val"] = target(*values)
+    return inherit(new, old, name)

@@ -7,19 +7,18 @@ an operator needs another order, one layer of wires makes it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
 from edgemix.encoding import Encoding, FixedPoint
-from edgemix.targets.hls4ml.precision import needed, result_type
-
-Index = npt.NDArray[np.int64]
+from edgemix.graph import Where
+from edgemix.targets.fpga.dataflow import Index, viewed
+from edgemix.targets.fpga.precision import needed, result_type
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,10 @@ class Value:
     encoding: Encoding
     fixed: FixedPoint
 
+    def indexed(self, index: Index) -> Value:
+        """The same variable, read in another order or more often."""
+        return replace(self, index=index)
+
 
 @dataclass
 class Firmware:
@@ -40,12 +43,18 @@ class Firmware:
     layers: list[dict[str, Any]] = field(default_factory=list)
     precisions: dict[str, dict[str, str]] = field(default_factory=dict)
     accumulators: dict[str, str] = field(default_factory=dict)
+    origins: dict[str, Where] = field(default_factory=dict)
+    """Which node of the program a layer computes."""
+    near_ties: dict[str, int] = field(default_factory=dict)
     multiply_accumulates: int = 0
+    now: Where = field(default_factory=lambda: Where("input"))
+    """The node whose layers are being added."""
 
     def add(self, layer: dict[str, Any], types: dict[str, str]) -> None:
         """Append a layer with its types."""
         self.layers.append(layer)
         self.precisions[layer["name"]] = types
+        self.origins[layer["name"]] = self.now
         if "accum" in types:
             self.accumulators[layer["name"]] = types["accum"]
 
@@ -64,19 +73,18 @@ class Builder:
         fixed = needed(encoding, f"the input {node.name}")
         assert encoding is not None
         shape = g.shape_of(node)
-        layer = {
-            "class_name": "InputLayer", "name": node.name, "input_shape": list(hls_shape(shape)),
-        }  # fmt: skip
+        # A name of its own: the user's may be a keyword of C++.
+        name = f"in_{node.name}"
+        layer = {"class_name": "InputLayer", "name": name, "input_shape": list(hls_shape(shape))}
         self.firmware.add(layer, {"result": result_type(fixed)})
-        self.values[node] = Value(node.name, channels_last(shape), encoding, fixed)
+        self.values[node] = Value(name, channels_last(shape), encoding, fixed)
 
     def view(self, node: Node) -> None:
         """The operator applied to the wires instead of to the values."""
         source = node.args[0]
-        assert isinstance(source, Node) and callable(node.target)
+        assert isinstance(source, Node)
         value = self.values[g.through_quantization(source)]
-        index = node.target(torch.from_numpy(value.index), *node.args[1:], **node.kwargs)
-        self.values[node] = Value(value.variable, index.numpy(), value.encoding, value.fixed)
+        self.values[node] = value.indexed(viewed(node, value.index))
 
     def operand(self, node: Any) -> Value:
         """The value that an operator reads."""
@@ -86,20 +94,37 @@ class Builder:
         """The value in a variable whose element ``wanted[i]`` is logical element i."""
         wanted = wanted.reshape(value.index.shape)
         size = int(wanted.max()) + 1
-        if not force and self._size(value) == size and np.array_equal(value.index, wanted):
+        if not force and self.size(value) == size and np.array_equal(value.index, wanted):
             return value
         source = np.empty(size, np.int64)
         source[wanted.ravel()] = value.index.ravel()
-        shape = value.index.shape
-        types = {"result": result_type(value.fixed)}
-        self.custom(
-            name, "wires", [value], lookup_source(source), shape_of_order(shape, wanted), types
-        )
+        shape = self.shape_in(wanted, value.index.shape)
+        constants = lookup("source", source.tolist())
+        self.custom(name, "wires", [value], constants, shape, result_type(value.fixed))
         return Value(name, wanted, value.encoding, value.fixed)
 
-    def _size(self, value: Value) -> int:
+    def size(self, value: Value) -> int:
+        """Elements of the variable behind a value."""
         layer = next(x for x in self.firmware.layers if x["name"] == value.variable)
         return int(np.prod(layer.get("input_shape") or layer["out_shape"]))
+
+    def whole(self, value: Value, size: int) -> bool:
+        """Whether a value is every element of its variable once."""
+        return self.size(value) == size == np.unique(value.index).size
+
+    def common_order(self, values: Sequence[Value]) -> Index:
+        """An order in which as few of some values of one shape as possible need wires."""
+        size = values[0].index.size
+        for value in values:
+            if self.whole(value, size):
+                return value.index
+        return channels_last(values[0].index.shape)
+
+    def shape_in(self, order: Index, shape: tuple[int, ...]) -> list[int]:
+        """The firmware's shape of a variable in that order."""
+        if np.array_equal(order, channels_last(shape)):
+            return list(hls_shape(shape))
+        return list(shape[1:] or (1,))
 
     def logical(self, value: Value, name: str) -> Value:
         """The value in row-major order of its logical shape."""
@@ -115,23 +140,26 @@ class Builder:
         function: str,
         inputs: list[Value],
         constants: str,
-        shape: tuple[int, ...],
-        types: dict[str, str],
+        shape: Sequence[int],
+        result: str,
     ) -> None:
         """Append a layer of ``nnet_edgemix.h``."""
         layer = {
             "class_name": "Edgemix", "name": name, "inputs": [v.variable for v in inputs],
             "function": function, "constants": constants, "out_shape": list(shape),
         }  # fmt: skip
-        self.firmware.add(layer, types)
+        self.firmware.add(layer, {"result": result})
 
 
-def lookup_source(source: Index) -> str:
-    """``source(i)`` of a layer of wires."""
-    listed = ", ".join(map(str, source.tolist()))
+def lookup(
+    name: str, values: Sequence[int], arguments: str = "unsigned i", place: str = "i"
+) -> str:
+    """A constant function of a layer's configuration."""
+    listed = ", ".join(map(str, values))
     return (
-        "    static int source(unsigned i) {\n"
-        f"        static const int values[] = {{{listed}}};\n        return values[i];\n    }}\n"
+        f"    static int {name}({arguments}) {{\n"
+        f"        static const int values[] = {{{listed}}};\n"
+        f"        return values[{place}];\n    }}\n"
     )
 
 
@@ -147,11 +175,4 @@ def hls_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The firmware's shape of a program's shape: no batch, channels last."""
     if len(shape) == 4:
         return (shape[2], shape[3], shape[1])
-    return shape[1:] or (1,)
-
-
-def shape_of_order(shape: tuple[int, ...], order: Index) -> tuple[int, ...]:
-    """The firmware's shape of a variable in that order."""
-    if len(shape) == 4 and np.array_equal(order, channels_last(shape)):
-        return hls_shape(shape)
     return shape[1:] or (1,)

@@ -13,16 +13,15 @@ from typing import Any
 
 from edgemix.errors import InputError
 from edgemix.extras import need, versions
+from edgemix.graph import Where
 from edgemix.program import Program
 from edgemix.targets.base import Artifact, Binding
+from edgemix.targets.fpga.hardware import Hardware, Strategy
+from edgemix.targets.fpga.precision import needed, result_type
 from edgemix.targets.hls4ml.lower import build
-from edgemix.targets.hls4ml.precision import needed, result_type
 
 MAIN = "project"
 NAME = "firmware"
-BACKEND = "Vivado"
-PART = "xc7z020clg400-1"
-CLOCK_NS = 10
 
 
 def lower(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,32 +29,33 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     need("hls4ml", extra="hls4ml")
     program = Program.load(Path(request["program"]))
     project = Path(request["folder"]) / MAIN
+    hardware = Hardware.from_json(request["hardware"])
     firmware, output = build(program)
     from hls4ml.model.graph import ModelGraph
 
     from edgemix.targets.hls4ml.layers import register
 
-    register(BACKEND)
+    register(hardware.backend)
     config = {
         "OutputDir": str(project),
         "ProjectName": NAME,
-        "Backend": BACKEND,
-        "Part": PART,
-        "ClockPeriod": CLOCK_NS,
+        "Backend": hardware.backend,
+        "Part": hardware.part,
+        "ClockPeriod": hardware.clock_ns,
         "ClockUncertainty": "12.5%",
-        "IOType": "io_parallel",
+        "IOType": hardware.interface,
         "Stamp": "edgemix",
         "Version": "1.0.0",
         "WriterConfig": {"Namespace": None, "WriteWeightsTxt": True, "WriteTar": False},
         "HLSConfig": {
             "Model": {
                 "Precision": {"default": "ap_fixed<16,6>"},
-                "ReuseFactor": 1,
-                "Strategy": "Latency",
+                "ReuseFactor": hardware.reuse,
+                "Strategy": _STRATEGIES[hardware.strategy],
                 "TraceOutput": False,
             },
             "LayerName": {
-                name: {"Precision": types, "ReuseFactor": 1, "Strategy": "Latency"}
+                name: {"Precision": types, **_knobs(hardware, firmware.origins[name])}
                 for name, types in firmware.precisions.items()
             },
         },
@@ -84,16 +84,29 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         ),
         toolchain={**versions("torch", "hls4ml"), **_compiler()},
         facts={
-            "backend": BACKEND,
-            "part": PART,
-            "clock_ns": CLOCK_NS,
-            "io_type": "io_parallel",
+            "backend": hardware.backend,
+            "part": hardware.part,
+            "clock_ns": hardware.clock_ns,
+            "io_type": hardware.interface,
             "layers": len(firmware.layers),
             "multiply_accumulates": firmware.multiply_accumulates,
             "accumulators": firmware.accumulators,
+            "near_ties": {name: n for name, n in firmware.near_ties.items() if n},
         },
     )
     return artifact.to_json()
+
+
+_STRATEGIES: dict[Strategy, str] = {
+    "latency": "Latency",
+    "resource": "Resource",
+    "distributed_arithmetic": "distributed_arithmetic",
+}
+
+
+def _knobs(hardware: Hardware, origin: Where) -> dict[str, Any]:
+    reuse, strategy = hardware.knobs(origin.node, origin.module or "")
+    return {"ReuseFactor": reuse, "Strategy": _STRATEGIES[strategy]}
 
 
 def _layout(shape: tuple[int, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import shutil
 import subprocess
 import tempfile
@@ -28,7 +29,7 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     (x,) = arrays.read(Path(request["inputs"]))
     if artifact.inputs[0].layout == "nhwc":
         x = x.transpose(0, 2, 3, 1)
-    x = np.ascontiguousarray(x.reshape(len(x), -1), np.float32)
+    x = np.ascontiguousarray(x.reshape(len(x), math.prod(x.shape[1:])), np.float32)
     shape = artifact.outputs[0].spec.shape[1:]
     found = np.zeros((len(x), int(np.prod(shape))), np.float32)
     with tempfile.TemporaryDirectory(prefix="edgemix-") as scratch:

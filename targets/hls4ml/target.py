@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,12 +12,14 @@ from edgemix.program import Program
 from edgemix.proof import Contract
 from edgemix.targets.arrays import run_in_child
 from edgemix.targets.base import Arrays, Artifact, Finding, OpPrecision, Progress
+from edgemix.targets.fpga.hardware import Hardware
 from edgemix.targets.hls4ml.audit import audit
 from edgemix.targets.hls4ml.support import findings
 
 _ROOM = "edgemix.targets.hls4ml"
 
 
+@dataclass(frozen=True)
 class Hls4ml:
     """FPGA firmware in fixed point, proven by its C simulation."""
 
@@ -25,6 +28,7 @@ class Hls4ml:
     title: ClassVar[str] = "hls4ml"
     runtime: ClassVar[str] = "C simulation (g++)"
     contract: ClassVar[Contract] = Contract("exact")
+    hardware: Hardware = field(default_factory=Hardware)
 
     def supports(self, program: Program) -> tuple[Finding, ...]:
         """Nodes that have no layer, and values that are no fixed point."""
@@ -32,7 +36,10 @@ class Hls4ml:
 
     def lower(self, program: Program, program_file: Path, folder: Path) -> Artifact:
         """Write the hls4ml project."""
-        request = {"program": str(program_file), "folder": str(folder)}
+        request = {
+            "program": str(program_file), "folder": str(folder),
+            "hardware": self.hardware.to_json(),
+        }  # fmt: skip
         return Artifact.from_json(child.call(f"{_ROOM}.project:lower", request, tool="hls4ml"))
 
     def run(

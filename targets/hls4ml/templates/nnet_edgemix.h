@@ -74,7 +74,7 @@ template <class data_T, class res_T, typename CONFIG_T> void edgemix_table(data_
     }
 }
 
-// Means over sets of inputs: set i has count(i) members, source(i, 0), source(i, 1), ...
+// Means or sums, of values or their squares, over sets of inputs: set i has count(i) members, source(i, 0), source(i, 1), ...
 template <class data_T, class res_T, typename CONFIG_T> void edgemix_mean(data_T in[CONFIG_T::n_in], res_T out[CONFIG_T::n_out]) {
     #pragma HLS PIPELINE II=CONFIG_T::reuse_factor
     for (unsigned i = 0; i < CONFIG_T::n_out; i++) {
@@ -83,10 +83,14 @@ template <class data_T, class res_T, typename CONFIG_T> void edgemix_mean(data_T
         for (unsigned j = 0; j < CONFIG_T::n_window; j++) {
             #pragma HLS UNROLL
             if (j < CONFIG_T::count(i)) {
-                sum += edgemix_raw(in[CONFIG_T::source(i, j)]);
+                ap_int<CONFIG_T::width> raw = edgemix_raw(in[CONFIG_T::source(i, j)]);
+                if (CONFIG_T::squares) {
+                    raw = raw * raw;
+                }
+                sum += raw;
             }
         }
-        ap_int<CONFIG_T::width> count = CONFIG_T::count(i);
+        ap_int<CONFIG_T::width> count = CONFIG_T::divides ? CONFIG_T::count(i) : 1;
         sum <<= CONFIG_T::shift_up;
         count <<= CONFIG_T::shift_down;
         out[i] = edgemix_value<res_T, CONFIG_T::width>(
@@ -110,23 +114,36 @@ template <class data_T, class res_T, typename CONFIG_T> void edgemix_max(data_T 
     }
 }
 
-// x / sum(x) along rows of n_window neighbours: the quotient of two integers.
+// Add, or multiply by, a constant for every element.
 template <class data_T, class res_T, typename CONFIG_T>
-void edgemix_normalize(data_T in[CONFIG_T::n_in], res_T out[CONFIG_T::n_out]) {
+void edgemix_constant(data_T in[CONFIG_T::n_in], res_T out[CONFIG_T::n_out]) {
     #pragma HLS PIPELINE II=CONFIG_T::reuse_factor
-    for (unsigned row = 0; row < CONFIG_T::n_out / CONFIG_T::n_window; row++) {
+    for (unsigned i = 0; i < CONFIG_T::n_out; i++) {
         #pragma HLS UNROLL
-        ap_int<CONFIG_T::width> sum = 0;
-        for (unsigned j = 0; j < CONFIG_T::n_window; j++) {
-            #pragma HLS UNROLL
-            sum += edgemix_raw(in[row * CONFIG_T::n_window + j]);
+        typename CONFIG_T::constant_t constant = 0;
+        ap_int<CONFIG_T::width> raw = CONFIG_T::value(i);
+        constant.range(CONFIG_T::width - 1, 0) = raw.range(CONFIG_T::width - 1, 0);
+        if (CONFIG_T::multiplies) {
+            out[i] = in[i] * constant;
+        } else if (CONFIG_T::negated) {
+            out[i] = constant - in[i];
+        } else {
+            out[i] = in[i] + constant;
         }
-        for (unsigned j = 0; j < CONFIG_T::n_window; j++) {
-            #pragma HLS UNROLL
-            ap_int<CONFIG_T::width> raw = edgemix_raw(in[row * CONFIG_T::n_window + j]);
-            raw <<= CONFIG_T::shift_up;
-            out[row * CONFIG_T::n_window + j] = edgemix_value<res_T, CONFIG_T::width>(
-                edgemix_divide<CONFIG_T::width>(raw, sum, CONFIG_T::lowest, CONFIG_T::highest));
+    }
+}
+
+// Two values side by side: out[i] = (a, b)[source(i)].
+template <class a_T, class b_T, class res_T, typename CONFIG_T>
+void edgemix_join(a_T a[CONFIG_T::n_in], b_T b[CONFIG_T::n_out], res_T out[CONFIG_T::n_out]) {
+    #pragma HLS PIPELINE II=CONFIG_T::reuse_factor
+    for (unsigned i = 0; i < CONFIG_T::n_out; i++) {
+        #pragma HLS UNROLL
+        const int from = CONFIG_T::source(i);
+        if (from < CONFIG_T::n_first) {
+            out[i] = a[from];
+        } else {
+            out[i] = b[from - CONFIG_T::n_first];
         }
     }
 }

@@ -16,8 +16,9 @@ from edgemix import targets
 from edgemix.encoding import Encoding
 from edgemix.errors import UnsupportedError
 from edgemix.program import Program
-from edgemix.targets.hls4ml import support, tables
-from edgemix.targets.hls4ml.precision import bounds, exact_type, product_sum
+from edgemix.targets.fpga import tables
+from edgemix.targets.fpga.precision import bounds, exact_type, product_sum
+from edgemix.targets.hls4ml import support
 
 
 class Vision(nn.Module):

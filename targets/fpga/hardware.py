@@ -1,0 +1,54 @@
+"""What a designer chooses: part, clock, interface, parallelism."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+Strategy = Literal["latency", "resource", "distributed_arithmetic"]
+Interface = Literal["io_parallel", "io_stream"]
+
+
+@dataclass(frozen=True)
+class LayerKnobs:
+    """Reuse factor and strategy of the layers whose module path or node name a pattern matches."""
+
+    match: str
+    reuse: int | None = None
+    strategy: Strategy | None = None
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The device and how a program is laid out on it."""
+
+    part: str = "xc7z020clg400-1"
+    clock_ns: float = 10.0
+    backend: Literal["Vivado", "Vitis"] = "Vivado"
+    """Which HLS compiler the C++ is written for."""
+    interface: Interface = "io_parallel"
+    """Whole tensors at once, or one pixel after the other through line buffers."""
+    reuse: int = 1
+    """How many products share one multiplier."""
+    strategy: Strategy = "latency"
+    layers: tuple[LayerKnobs, ...] = ()
+    """Exceptions; of several that match, the last one counts."""
+
+    def knobs(self, *names: str) -> tuple[int, Strategy]:
+        """Reuse factor and strategy of a layer that is known by these names."""
+        reuse, strategy = self.reuse, self.strategy
+        for layer in self.layers:
+            if any(fnmatchcase(name, layer.match) for name in names):
+                reuse, strategy = layer.reuse or reuse, layer.strategy or strategy
+        return reuse, strategy
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Hardware:
+        """What :meth:`to_json` wrote."""
+        layers = tuple(LayerKnobs(**layer) for layer in value["layers"])
+        return cls(**{**value, "layers": layers})

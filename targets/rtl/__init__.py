@@ -1,0 +1,1 @@
+"""Pipelined Verilog, cycle by cycle equal to the program."""

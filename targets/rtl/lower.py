@@ -1,0 +1,58 @@
+"""Program → Verilog project. Runs in a child process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgemix.child import progress
+from edgemix.extras import need, versions
+from edgemix.program import Program
+from edgemix.targets.base import Artifact, Binding
+from edgemix.targets.fpga.hardware import Hardware
+from edgemix.targets.fpga.precision import needed, plain_type
+
+MAIN = "project"
+
+
+def lower(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the project; the answer is the Artifact as JSON."""
+    need("da4ml", extra="rtl")
+    from edgemix.targets.rtl.schedule import family_of, schedule
+    from edgemix.targets.rtl.trace import trace
+    from edgemix.targets.rtl.verilog import write
+
+    program = Program.load(Path(request["program"]))
+    hardware = Hardware.from_json(request["hardware"])
+    given = next(iter(program.encodings.values()))
+    produced = program.output_encodings[0]
+    inputs, outputs = needed(given, "the input"), needed(produced, "the output")
+    logic = trace(program, progress)
+    family = family_of(hardware.part)
+    plan = schedule(logic, hardware.clock_ns, family.fabric)
+    project = Path(request["folder"]) / MAIN
+    project.mkdir()
+    facts = write(project, logic, plan, inputs, outputs, family.yosys, program.digest[:12])
+    kinds = np.array([op.opcode for op in logic.ops])
+    assert produced is not None
+    artifact = Artifact(
+        target="rtl",
+        program=program.digest,
+        main=MAIN,
+        inputs=(Binding(program.inputs[0], "in_data", "flat", plain_type(inputs), given),),
+        outputs=(Binding(program.outputs[0], "out_data", "flat", plain_type(outputs), produced),),
+        toolchain=versions("torch", "da4ml"),
+        facts={
+            "part": hardware.part,
+            "clock_ns": hardware.clock_ns,
+            **asdict(facts),
+            "operations": len(logic.ops),
+            "multipliers": int((kinds == 7).sum()),
+            "tables": int((kinds == 8).sum()),
+        },
+    )
+    return artifact.to_json()

@@ -1,0 +1,80 @@
+"""The RTL target: wiring only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from edgemix import child
+from edgemix.latency.base import Latency
+from edgemix.program import Program
+from edgemix.proof import Contract
+from edgemix.targets.arrays import answer_in_child
+from edgemix.targets.base import Arrays, Artifact, Finding, OpPrecision, Progress
+from edgemix.targets.fpga.hardware import Hardware
+from edgemix.targets.rtl.audit import audit
+from edgemix.targets.rtl.support import findings
+
+_ROOM = "edgemix.targets.rtl"
+
+
+@dataclass(frozen=True)
+class Rtl:
+    """Pipelined Verilog, one sample every clock, proven by Verilator."""
+
+    name: ClassVar[str] = "rtl"
+    extra: ClassVar[str] = "rtl"
+    title: ClassVar[str] = "RTL"
+    runtime: ClassVar[str] = "Verilator"
+    contract: ClassVar[Contract] = Contract("exact")
+    hardware: Hardware = field(default_factory=Hardware)
+
+    def supports(self, program: Program) -> tuple[Finding, ...]:
+        """Nodes that become no logic, and values that are no fixed point."""
+        return findings(program)
+
+    def lower(self, program: Program, program_file: Path, folder: Path) -> Artifact:
+        """Write the Verilog project."""
+        request = {
+            "program": str(program_file), "folder": str(folder),
+            "hardware": self.hardware.to_json(),
+        }  # fmt: skip
+        return Artifact.from_json(child.call(f"{_ROOM}.lower:lower", request, tool="da4ml"))
+
+    def run(
+        self, artifact: Artifact, folder: Path, inputs: Arrays, progress: Progress | None = None
+    ) -> Arrays:
+        """Outputs of the cycle-exact simulation."""
+        return self._simulate(artifact, folder, inputs, progress)[1]
+
+    def audit(self, artifact: Artifact, folder: Path) -> tuple[OpPrecision, ...]:
+        """The operations in the Verilog."""
+        return audit(folder / artifact.main)
+
+    def latency(self, artifact: Artifact, folder: Path, threads: int) -> Latency:
+        """Clock edges from the input port to the output port, counted in simulation."""
+        zeros = np.zeros((4, *artifact.inputs[0].spec.shape[1:]), np.float32)
+        answer, _ = self._simulate(artifact, folder, (zeros,), None)
+        cycles, interval = int(answer["cycles"]), int(answer["interval"])
+        clock = float(artifact.facts["clock_ns"])
+        ms = cycles * clock * 1e-6
+        return Latency(
+            kind="simulated", device=str(artifact.facts["part"]),
+            method=f"Verilator: {cycles} cycles of {clock:g} ns, a sample every {interval}; "
+            "the clock is asked for, place and route decides",
+            p50_ms=ms, p90_ms=ms, p99_ms=ms, runs=len(zeros), warmup=0, threads=1,
+            environment={
+                "cycles": str(cycles), "interval": str(interval), "clock_ns": f"{clock:g}",
+            },
+        )  # fmt: skip
+
+    def _simulate(
+        self, artifact: Artifact, folder: Path, inputs: Arrays, progress: Progress | None
+    ) -> tuple[dict[str, int], Arrays]:
+        request = {"project": str(folder / artifact.main), "artifact": artifact.to_json()}
+        return answer_in_child(
+            f"{_ROOM}.run:run", request, inputs, tool="Verilator", progress=progress
+        )
