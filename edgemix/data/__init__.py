@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,7 @@ __all__ = ["Data", "SETS", "digits", "load"]
 
 SETS: dict[str, Callable[[str], Data]] = {
     "digits": digits,
-    "jets": jets.jets16,
-    "jets32": jets.jets32,
-    "jet-features": jets.jet_features,
+    **{name: partial(jets.part, name) for name in jets.MAKERS},
 }
 """The sets that come with the package, each with the parts ``train`` and ``heldout``."""
 

@@ -7,7 +7,7 @@ as frequent as the others. Values lie in [−4, 4], which suits eight-bit fixed 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from itertools import combinations
 
 import numpy as np
@@ -83,27 +83,23 @@ def features(n: int, seed: int) -> Samples:
     return np.clip(x, -LIMIT, LIMIT).astype(np.float32), labels
 
 
-@cache
-def jets16(split: str) -> Data:
-    """``jets``: sixteen particles [n, 16, 3]; 20,000 jets to train, 5,000 held out."""
-    return _part("jets", split, particles)
+MAKERS: dict[str, Callable[[int, int], Samples]] = {
+    "jets": particles,
+    "jets32": partial(particles, count=32),
+    "jet-features": features,
+}
+"""From the number of jets and a seed to samples and labels. The same seed is the same jets."""
 
 
 @cache
-def jets32(split: str) -> Data:
-    """``jets32``: thirty-two particles [n, 32, 3] of the same jets."""
-    return _part("jets32", split, lambda n, seed: particles(n, seed, 32))
+def part(name: str, split: str) -> Data:
+    """20,000 jets to train or 5,000 held out, as ``MAKERS[name]`` gives them.
 
-
-@cache
-def jet_features(split: str) -> Data:
-    """``jet-features``: sixteen features [n, 16] of the same jets."""
-    return _part("jet-features", split, features)
-
-
-def _part(name: str, split: str, make: Callable[[int, int], Samples]) -> Data:
+    Raises:
+        InputError: ``split`` is neither ``train`` nor ``heldout``.
+    """
     check_split(name, split)
-    samples, labels = make(*PARTS[split])
+    samples, labels = MAKERS[name](*PARTS[split])
     samples.flags.writeable = labels.flags.writeable = False  # every caller gets the same
     return Data(f"{name}:{split}", samples, labels)
 
