@@ -90,3 +90,33 @@ def test_generated_data() -> None:
             data.load(argument, SPEC)
     with pytest.raises(InputError, match="there is no digits:test"):
         data.load("digits:test", SPEC)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("jets", (16, 3)), ("jets32", (32, 3)), ("jet-features", (16,))]
+)
+def test_jets_are_balanced_bounded_and_fixed(name: str, shape: tuple[int, ...]) -> None:
+    spec = TensorSpec("x", (1, *shape))
+    held_out = data.load(f"{name}:heldout", spec)
+    assert held_out.samples.shape == (5000, *shape)
+    assert held_out.samples.dtype == np.float32
+    assert np.bincount(held_out.labels).tolist() == [1000] * 5
+    assert np.abs(held_out.samples).max() <= 4
+    assert held_out.samples.std() > 0.5
+    with pytest.raises(ValueError, match="read-only"):
+        held_out.samples[0] = 0
+    with pytest.raises(InputError, match=f"there is no {name}:test\n  try: use {name}:train or"):
+        data.load(f"{name}:test", spec)
+
+
+def test_training_and_held_out_jets_are_different_jets() -> None:
+    train, held_out = data.SETS["jets"]("train"), data.SETS["jets"]("heldout")
+    assert len(train) == 20_000
+    seen = {x.tobytes() for x in train.samples}
+    assert sum(x.tobytes() in seen for x in held_out.samples) == 0
+
+
+def test_every_set_refuses_an_unknown_part() -> None:
+    for name, part in data.SETS.items():
+        with pytest.raises(InputError, match=f"there is no {name}:\n  try: use {name}:train or"):
+            part("")

@@ -1,51 +1,32 @@
 """Data for calibration and evaluation: streamed in batches, checked before anything runs.
 
-A data argument is ``digits:train``, ``digits:heldout`` (scikit-learn's scans, inside its wheel),
-``random:COUNT`` (uniform noise, for a first look only), a ``.npy`` file of samples or a ``.npz``
-file with samples ``x`` and, optionally, labels ``y``.
+A data argument is a set's part (``digits:train``, ``digits:heldout``; the table ``SETS`` lists
+them), ``random:COUNT`` (uniform noise, for a first look only), a ``.npy`` file of samples or a
+``.npz`` file with samples ``x`` and, optionally, labels ``y``.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
 
+from edgemix.data import jets
+from edgemix.data.base import Data
+from edgemix.data.scans import digits
 from edgemix.errors import InputError
-from edgemix.extras import need
 from edgemix.program import TensorSpec
 
-HELD_OUT = 500
-"""Digits that never train or calibrate anything."""
+__all__ = ["Data", "SETS", "digits", "load"]
 
-
-@dataclass(frozen=True)
-class Data:
-    """Samples [n, ...] and, if known, their labels [n]."""
-
-    source: str
-    samples: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64] | None = None
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def batches(self, size: int, limit: int | None = None) -> Iterator[Tensor]:
-        """Batches of at most ``size`` samples, copied one at a time."""
-        end = len(self) if limit is None else min(limit, len(self))
-        for start in range(0, end, size):
-            yield torch.from_numpy(np.array(self.samples[start : min(start + size, end)]))
-
-    def head(self, count: int) -> Data:
-        """The first ``count`` samples."""
-        labels = None if self.labels is None else self.labels[:count]
-        return Data(self.source, self.samples[:count], labels)
+SETS: dict[str, Callable[[str], Data]] = {
+    "digits": digits,
+    **{name: partial(jets.part, name) for name in jets.MAKERS},
+}
+"""The sets that come with the package, each with the parts ``train`` and ``heldout``."""
 
 
 def load(argument: str, spec: TensorSpec) -> Data:
@@ -56,39 +37,14 @@ def load(argument: str, spec: TensorSpec) -> Data:
             (the first such sample is named), or labels that do not fit.
     """
     kind, _, rest = argument.partition(":")
-    if kind == "digits":
-        data = digits(rest)
+    if kind in SETS:
+        data = SETS[kind](rest)
     elif kind == "random":
         data = _random(rest, spec)
     else:
         data = _file(Path(argument))
     _check(data, spec)
     return data
-
-
-def digits(split: str) -> Data:
-    """scikit-learn's handwritten digits [n, 1, 8, 8] in [0, 1]: 1,297 to train, 500 held out.
-
-    The split is stratified and fixed. Alpaydin and Kaynak, "Optical Recognition of Handwritten
-    Digits", UCI Machine Learning Repository, 1998.
-
-    Raises:
-        InputError: ``split`` is neither ``train`` nor ``heldout``, or scikit-learn is missing.
-    """
-    if split not in ("train", "heldout"):
-        raise InputError(f"there is no digits:{split}", do="use digits:train or digits:heldout")
-    datasets = need("sklearn.datasets", extra="demo")
-    selection = need("sklearn.model_selection", extra="demo")
-    everything = datasets.load_digits()
-    train, held_out = selection.train_test_split(
-        np.arange(len(everything.target)),
-        test_size=HELD_OUT,
-        random_state=0,
-        stratify=everything.target,
-    )
-    index = train if split == "train" else held_out
-    samples = (everything.images[index] / 16).astype(np.float32)[:, None]
-    return Data(f"digits:{split}", samples, everything.target[index].astype(np.int64))
 
 
 def _random(count: str, spec: TensorSpec) -> Data:
