@@ -1,4 +1,6 @@
-"""Composites that a recipe split into steps, put together again for runtimes with a kernel.
+"""What runtimes of phones have in common: whole kernels, and types of eight bits.
+
+Composites that a recipe split into steps are put together again for runtimes with a kernel.
 
 The kernel rounds differently than the steps do, by an LSB or two of the probabilities: the
 contract of these targets counts that. FPGA firmware keeps the steps.
@@ -6,10 +8,13 @@ contract of these targets counts that. FPGA firmware keeps the steps.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
 from edgemix.graph import aten, through_quantization
+from edgemix.targets.base import Finding
 
 
 def whole_softmax(module: GraphModule) -> int:
@@ -29,6 +34,18 @@ def whole_softmax(module: GraphModule) -> int:
     if count:
         module.graph.eliminate_dead_code()
     return count
+
+
+def odd_widths(module: GraphModule, title: str) -> Iterator[Finding]:
+    """Values of other than eight bits: the integer kernels of phones' runtimes have none."""
+    for node in module.graph.nodes:
+        if g.is_quantize(node) and node.args[0].op != "get_attr":
+            bits = g.encoding_of(module, node).bits
+            if bits != 8:
+                why = f"it has {bits} bits, {title}'s kernels have 8"
+                yield Finding(
+                    g.where(through_quantization(node)), why, "quantize with the recipe int8"
+                )
 
 
 def _split_logits(node: Node) -> Node | None:

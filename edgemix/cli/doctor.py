@@ -40,7 +40,8 @@ def findings() -> list[dict[str, Any]]:
         "onnx": ("ONNX target", ("onnx", "onnxruntime")),
         "tflite": ("TFLite target", ("ai-edge-litert", "litert-torch")),
         "coreml": ("Core ML target", ("coremltools",)),
-        "hls4ml": ("FPGA target", ("hls4ml",)),
+        "hls4ml": ("hls4ml target", ("hls4ml",)),
+        "rtl": ("RTL target", ("da4ml",)),
         "timm": ("timm models as sources", ("timm",)),
         "demo": ("the demo's data", ("scikit-learn",)),
     }
@@ -59,6 +60,8 @@ def findings() -> list[dict[str, Any]]:
             "install Vivado HLS 2020.1 from AMD and source its settings64.sh",
         ),
         ("vitis_hls", "FPGA synthesis", "install Vitis from AMD and source its settings64.sh"),
+        ("vitis-run", "FPGA synthesis", "install Vitis from AMD and source its settings64.sh"),
+        ("vivado", "FPGA logic synthesis", "install Vivado from AMD and source its settings64.sh"),
         ("verilator", "cycle-exact simulation of RTL", "apt-get install verilator"),
         ("yosys", "open FPGA synthesis", "apt-get install yosys"),
     )

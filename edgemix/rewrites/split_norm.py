@@ -64,9 +64,10 @@ class _Affine:
 
 
 def _arguments(node: Node) -> tuple[Any, Any, Any, Any, float]:
-    defaults = (None, None, None, None, 1e-5)
-    x, over, gamma, beta, epsilon = (*node.args[:5], *defaults[len(node.args) :])
-    return x, over, gamma, beta, float(epsilon)  # type: ignore[arg-type]
+    given: list[Any] = list(node.args[:5])
+    defaults: list[Any] = [None, None, None, None, 1e-5]
+    x, over, gamma, beta, epsilon = given + defaults[len(given) :]
+    return x, over, gamma, beta, float(epsilon)
 
 
 def _split_group(module: GraphModule, node: Node, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgemix import graph as g
 from edgemix.program import Program
 from edgemix.targets.base import Finding
+from edgemix.targets.composites import odd_widths, whole_softmax
 
 MAX_RANK = 5
 
@@ -20,8 +21,10 @@ _REFUSED = {
 
 def findings(program: Program) -> tuple[Finding, ...]:
     """Operators that the converter refuses, and tensors of more than five axes."""
-    found = []
-    for node in g.float_ops(program.module()):
+    module = program.module()
+    whole_softmax(module)
+    found = list(odd_widths(module, "Core ML"))
+    for node in g.float_ops(module):
         name = g.op_name(node)
         if name in _REFUSED:
             found.append(Finding(g.where(node), *_REFUSED[name]))

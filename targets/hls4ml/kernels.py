@@ -49,7 +49,21 @@ def scalar_function(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoin
     x = b.operand(tables.argument_of(node))
     table = tables.table(b.module, node, x.encoding, encoding)
     b.firmware.near_ties[node.name] = table.near_ties
-    constants = members(width=fixed.width + 1) + lookup("value", table.integers)
+    return _table(b, node, x, table.integers, encoding, fixed)
+
+
+def clamp(b: Builder, node: Node, x: Value) -> Value:
+    """A ReLU after rounding, in the operand's own type."""
+    lowest, highest = raw_bounds(x.fixed)
+    patterns = [*range(highest + 1), *range(lowest, 0)]
+    return _table(b, node, x, [max(p, 0) for p in patterns], x.encoding, x.fixed)
+
+
+def _table(
+    b: Builder, node: Node, x: Value, integers: Sequence[int], encoding: Encoding,
+    fixed: FixedPoint,
+) -> Value:  # fmt: skip
+    constants = members(width=fixed.width + 1) + lookup("value", integers)
     size = int(np.prod(x.index.shape))
     order = x.index if b.whole(x, size) else channels_last(x.index.shape)
     x = b.ordered(x, order, f"{node.name}_input")

@@ -9,6 +9,7 @@ from edgemix.errors import UnsupportedError
 from edgemix.program import Program
 from edgemix.targets.fpga import dataflow
 from edgemix.targets.fpga.dataflow import Step
+from edgemix.targets.hls4ml import kernels
 from edgemix.targets.hls4ml.emit import emitter
 from edgemix.targets.hls4ml.firmware import Builder, Firmware, Value
 
@@ -43,6 +44,4 @@ def _operator(builder: Builder, step: Step) -> None:
     if step.clamps and step.fixed.signed:
         # An unsigned result has clamped already; a signed one, shared with an addition, is
         # clamped after rounding, which is the same: rounding keeps the order and zero.
-        clamp = emitter(builder.module, step.node)
-        assert clamp is not None
-        builder.values[step.node] = clamp(builder, step.node, step.encoding, step.fixed)
+        builder.values[step.node] = kernels.clamp(builder, step.node, value)

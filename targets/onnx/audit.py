@@ -37,10 +37,13 @@ def audit(request: Mapping[str, Any]) -> dict[str, Any]:
         path = Path(scratch) / "optimized.onnx"
         session(request["model"], optimized=path)
         graph = onnx.load(str(path)).graph
-    return {"ops": [asdict(op) for op in _precisions(graph)]}
+    wide = (onnx.TensorProto.INT16, onnx.TensorProto.UINT16)
+    sixteen = {t.name for t in graph.initializer if t.data_type in wide}
+    return {"ops": [asdict(op) for op in _precisions(graph, sixteen)]}
 
 
-def _precisions(graph: Any) -> list[OpPrecision]:
+def _precisions(graph: Any, sixteen: set[str]) -> list[OpPrecision]:
+    """``sixteen``: initializers of sixteen bits; operands with such zero points have no kernel."""
     makers = {name: node for node in graph.node for name in node.output}
     readers: dict[str, list[Any]] = {}
     for node in graph.node:
@@ -55,7 +58,11 @@ def _precisions(graph: Any) -> list[OpPrecision]:
             name = node.op_type.removeprefix("QLinear").removeprefix("Q")
             found.append(OpPrecision(name, node.name, "integer", "integer"))
             continue
-        could = node.op_type in _INTEGER_KERNELS and _is_unit(node, makers, readers, weights)
+        could = (
+            node.op_type in _INTEGER_KERNELS
+            and _is_unit(node, makers, readers, weights)
+            and not any(sixteen & set(makers[n].input) for n in node.input if n in makers)
+        )
         asked: Arithmetic = "integer" if could else "float between integers"
         between = all(_dequantized(n, makers, weights) for n in node.input if n) and all(
             _quantized(n, readers) for n in node.output

@@ -15,6 +15,8 @@ from edgemix.program import Program, export, quiet
 from edgemix.targets.base import Artifact, Binding
 
 MAIN = "model.onnx"
+OPSET = 21
+"""The first in which a quantizer may have 16 bits."""
 _UNSIGNED = (0, 255, torch.uint8)
 
 
@@ -26,6 +28,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     path = Path(request["folder"]) / MAIN
     module = program.module()
     unsigned_activations(module)
+    narrow_ranges(module)
     module.recompile()
     with quiet():
         exported = torch.onnx.export(
@@ -34,6 +37,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
             input_names=[spec.name for spec in program.inputs],
             output_names=[spec.name for spec in program.outputs],
             verbose=False,
+            opset_version=OPSET,
         )
     assert exported is not None
     exported.save(str(path), external_data=False)
@@ -80,6 +84,24 @@ def unsigned_activations(module: GraphModule) -> None:
             with module.graph.inserting_before(node):
                 source = module.graph.get_attr(name)
         node.args = (source, node.args[1], encoding.zero_point[0] + 128, *_UNSIGNED)
+
+
+def narrow_ranges(module: GraphModule) -> None:
+    """Clamp, in place, what is quantized to fewer bits than its type has: ONNX fills the type."""
+    for node in list(module.graph.nodes):
+        if not g.is_quantize(node):
+            continue
+        encoding = g.encoding_of(module, node)
+        limits = torch.iinfo(node.args[-1])  # type: ignore[arg-type]
+        if encoding.axis is not None or (encoding.qmin, encoding.qmax) == (limits.min, limits.max):
+            continue
+        scale, zero = encoding.scale[0], encoding.zero_point[0]
+        lowest, highest = ((q - zero) * scale for q in (encoding.qmin, encoding.qmax))
+        with module.graph.inserting_before(node):
+            clamped = module.graph.call_function(
+                g.aten.clamp.default, (node.args[0], lowest, highest)
+            )
+        node.args = (clamped, *node.args[1:])
 
 
 def _elementwise_constant(node: Any) -> bool:

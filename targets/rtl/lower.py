@@ -14,6 +14,7 @@ from edgemix.extras import need, versions
 from edgemix.program import Program
 from edgemix.targets.base import Artifact, Binding
 from edgemix.targets.fpga.hardware import Hardware
+from edgemix.targets.fpga.parts import part
 from edgemix.targets.fpga.precision import needed, plain_type
 
 MAIN = "project"
@@ -22,7 +23,7 @@ MAIN = "project"
 def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     """Write the project; the answer is the Artifact as JSON."""
     need("da4ml", extra="rtl")
-    from edgemix.targets.rtl.schedule import family_of, schedule
+    from edgemix.targets.rtl.schedule import FABRICS, schedule
     from edgemix.targets.rtl.trace import trace
     from edgemix.targets.rtl.verilog import write
 
@@ -32,11 +33,11 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     produced = program.output_encodings[0]
     inputs, outputs = needed(given, "the input"), needed(produced, "the output")
     logic = trace(program, progress)
-    family = family_of(hardware.part)
-    plan = schedule(logic, hardware.clock_ns, family.fabric)
+    family = part(hardware.part).family
+    plan = schedule(logic, hardware.clock_ns, FABRICS[family])
     project = Path(request["folder"]) / MAIN
     project.mkdir()
-    facts = write(project, logic, plan, inputs, outputs, family.yosys, program.digest[:12])
+    facts = write(project, logic, plan, inputs, outputs, family, program.digest[:12])
     kinds = np.array([op.opcode for op in logic.ops])
     assert produced is not None
     artifact = Artifact(

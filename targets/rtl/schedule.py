@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from da4ml.types import CombLogic, Op, minimal_kif
 
 from edgemix.errors import InputError
+from edgemix.targets.fpga.parts import Family
 
 
 @dataclass(frozen=True)
@@ -29,28 +30,14 @@ class Fabric:
     """Clock to output and set-up, together."""
 
 
-@dataclass(frozen=True)
-class Family:
-    """A family of parts."""
-
-    yosys: str
-    """Its name in ``synth_xilinx -family``."""
-    fabric: Fabric
-
-
-ULTRASCALE_PLUS = Family(
-    "xcup", Fabric(lut=0.45, carry=0.6, carry_bit=0.015, multiplier=3.2, register=0.15)
-)
-SERIES_7 = Family("xc7", Fabric(lut=0.9, carry=1.1, carry_bit=0.03, multiplier=5.0, register=0.6))
+FABRICS: dict[Family, Fabric] = {
+    "xcup": Fabric(lut=0.45, carry=0.6, carry_bit=0.015, multiplier=3.2, register=0.15),
+    "xcu": Fabric(lut=0.55, carry=0.75, carry_bit=0.02, multiplier=3.8, register=0.2),
+    "xc7": Fabric(lut=0.9, carry=1.1, carry_bit=0.03, multiplier=5.0, register=0.6),
+}
 UNCERTAINTY = 0.125
 """Share of the period that is kept free, as hls4ml does."""
 _LUT_INPUTS = 6
-
-
-def family_of(part: str) -> Family:
-    """The family of a part: UltraScale+ by its name, the older ones as series 7."""
-    ultrascale = ("xcvu", "xcku", "xczu", "xck26", "xcu", "xcau")
-    return ULTRASCALE_PLUS if part.lower().startswith(ultrascale) else SERIES_7
 
 
 @dataclass(frozen=True)

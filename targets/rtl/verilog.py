@@ -62,8 +62,8 @@ def write(
         "program": program, "name": NAME, "facts": facts, "inputs": inputs, "outputs": outputs,
         "count": count, "lines": body.lines(),
         "tables": [t.module() for _, t in sorted(tables.items())],
-        "results": _widened(logic, outputs, body.outputs()), "family": family, "in_bytes": math.ceil(facts.in_bits / 8),
-        "out_bytes": math.ceil(facts.out_bits / 8),
+        "results": _widened(logic, outputs, body.outputs()), "family": family,
+        "in_bytes": math.ceil(facts.in_bits / 8), "out_bytes": math.ceil(facts.out_bits / 8),
     }  # fmt: skip
     pages = Environment(
         loader=PackageLoader("edgemix.targets.rtl"), undefined=StrictUndefined,

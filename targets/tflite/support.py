@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgemix import graph as g
 from edgemix.program import Program
 from edgemix.targets.base import Finding
+from edgemix.targets.composites import odd_widths, whole_softmax
 
 _REFUSED = {
     "fft_fft2": ("TFLite has no Fourier transform", "replace it by a matrix product"),
@@ -23,8 +24,10 @@ _NO_INTEGER = {
 
 def findings(program: Program) -> tuple[Finding, ...]:
     """Nodes that cannot be converted; in a quantized program also those without integer kernels."""
-    found = []
-    for node in g.float_ops(program.module()):
+    module = program.module()
+    whole_softmax(module)
+    found = list(odd_widths(module, "TFLite"))
+    for node in g.float_ops(module):
         name = g.op_name(node)
         if name in _REFUSED:
             found.append(Finding(g.where(node), *_REFUSED[name]))
