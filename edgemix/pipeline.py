@@ -17,7 +17,7 @@ from edgemix.data import Data
 from edgemix.errors import InputError, UnsupportedError
 from edgemix.evidence import write_evidence
 from edgemix.extras import versions
-from edgemix.latency.budget import Budget, Verdict, judge
+from edgemix.latency.budget import LATENCY, Budget, Verdict, judge
 from edgemix.latency.host import environment
 from edgemix.program import Program
 from edgemix.proof import Contract, Fidelity
@@ -26,7 +26,8 @@ from edgemix.quantize.convert import quantize
 from edgemix.quantize.recipe import Recipe
 from edgemix.report import build, schema
 from edgemix.report.html import render
-from edgemix.targets.base import Arrays, Artifact, OpPrecision, Target
+from edgemix.targets.base import Arrays, Artifact, Countable, OpPrecision, Target
+from edgemix.targets.fpga.hardware import Hardware
 
 BATCH = 64
 LAYER_SAMPLES = 64
@@ -50,6 +51,8 @@ class Order:
     max_drop: float = 1.0
     """Largest loss of accuracy against the float program, in points, where labels are known."""
     threads: int = 1
+    hardware: Hardware = field(default_factory=Hardware)
+    """For FPGA targets."""
     force: bool = False
     command: tuple[str, ...] = field(default=())
 
@@ -85,14 +88,16 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
     say = listener or Silence()
     # Cheap checks first: nothing is computed for an order that cannot be carried out.
     files.check_output_folder(order.out, force=order.force)
-    chosen = [targets.load(name) for name in dict.fromkeys(order.targets)]
+    order.hardware.check()
+    chosen = [targets.load(name, order.hardware) for name in dict.fromkeys(order.targets)]
     if not chosen:
         raise InputError(
             "there is no target to deploy to", do=f"name one of {', '.join(targets.TARGETS)}"
         )
     names = tuple(t.name for t in chosen)
     recipe = Recipe.load(order.recipe)
-    budgets = {b.target: b for b in (Budget.parse(text, names) for text in order.budgets)}
+    fpga = tuple(name for name in names if name in targets.FPGA)
+    budgets = tuple(Budget.parse(text, names, fpga) for text in order.budgets)
     contracts = _contracts(order, chosen)
 
     with say.step(f"load {order.source}"):
@@ -142,17 +147,30 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
                     labels=held_out.labels,
                     float_outputs=float_outputs,
                 )
-            budget = budgets.get(target.name)
-            verdicts = _verdicts(order, target, fidelity, precision)
-            if budget is not None:
-                verdicts = (*verdicts, judge(budget, latency))
+            own = [b for b in budgets if b.of(target.name, fpga)]
+            resources = None
+            if any(b.what != LATENCY for b in own) and isinstance(target, Countable):
+                with say.step(f"{target.title}: count cells (Yosys takes minutes)"):
+                    resources = target.resources(artifact, folder)
+            verdicts = (
+                *_verdicts(order, target, fidelity, precision),
+                *(judge(b, target.name, latency, resources) for b in own),
+            )
             write_evidence(
                 folder, target, artifact, quantized, calibration.data, held_out.samples, expected,
                 None if found is None else found[0], contracts[target.name],
             )  # fmt: skip
             results.append(
                 build.target(
-                    target, artifact, folder, fidelity, precision, latency, budget, verdicts
+                    target,
+                    artifact,
+                    folder,
+                    fidelity,
+                    precision,
+                    latency,
+                    resources,
+                    min((b.limit for b in own if b.what == LATENCY), default=None),
+                    verdicts,
                 )
             )
         report = schema.Report(

@@ -54,6 +54,9 @@ TARGETS: dict[str, Callable[[Hardware], Target]] = {
     "rtl": _rtl,
 }
 
+FPGA = ("hls4ml", "rtl")
+"""Those that take a Hardware and resources of a part."""
+
 
 def load(name: str, hardware: Hardware | None = None) -> Target:
     """A target by name.

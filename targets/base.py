@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgemix.encoding import Encoding
 from edgemix.graph import Where
 from edgemix.latency.base import Latency
+from edgemix.latency.resources import Resources
 from edgemix.program import Program, TensorSpec
 from edgemix.proof import Contract
 
@@ -122,6 +123,14 @@ class Target(Protocol):
 
     def latency(self, artifact: Artifact, folder: Path, threads: int) -> Latency | None:
         """Time of one inference, or None where there is no honest number yet."""
+
+
+@runtime_checkable
+class Countable(Protocol):
+    """An FPGA target whose artifacts this machine can map to cells."""
+
+    def resources(self, artifact: Artifact, folder: Path) -> Resources:
+        """What the artifact takes of the part; minutes of work."""
 
 
 def _binding(value: Mapping[str, Any]) -> Binding:

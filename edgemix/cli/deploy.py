@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from edgemix.errors import EXIT_GATE
+from edgemix.targets.fpga.hardware import Backend, Hardware, Interface, LayerKnobs, Strategy
+from edgemix.targets.fpga.parts import period_ns
 
 
 def deploy(
@@ -27,7 +29,8 @@ def deploy(
         typer.Option(help="Calibration data: a .npz or .npy file, digits:train, random:COUNT."),
     ],
     to: Annotated[
-        str, typer.Option("--to", help="Targets, comma-separated: onnx, tflite, coreml, hls4ml.")
+        str,
+        typer.Option("--to", help="Targets, comma-separated: onnx, tflite, coreml, hls4ml, rtl."),
     ] = "onnx,tflite,coreml",
     evaluate: Annotated[
         str | None,
@@ -40,7 +43,8 @@ def deploy(
     budget: Annotated[
         list[str] | None,
         typer.Option(
-            help="Latency budget, like onnx=2ms; may be given again. Exceeding it: exit 1."
+            help="Budget of time or of an FPGA: onnx=2ms, latency=2us, lut=50%, rtl.dsp=100 (lut, "
+            "ff, dsp, bram, uram); may be given again. Exceeding it: exit 1."
         ),
     ] = None,
     contract: Annotated[
@@ -53,6 +57,35 @@ def deploy(
         float, typer.Option(min=0, help="Accuracy that quantization may cost, in points.")
     ] = 1.0,
     threads: Annotated[int, typer.Option(min=1, help="Threads for latency measurements.")] = 1,
+    part: Annotated[
+        str, typer.Option(help="FPGA part with package and speed grade.")
+    ] = Hardware.part,
+    clock: Annotated[
+        str, typer.Option(help="FPGA clock, like 5ns or 200MHz.")
+    ] = f"{Hardware.clock_ns:g}ns",
+    backend: Annotated[
+        Backend, typer.Option(help="HLS compiler of hls4ml's C++.")
+    ] = Hardware.backend,
+    io: Annotated[
+        Interface,
+        typer.Option(
+            help="Whole tensors at once, or pixel after pixel through line buffers (hls4ml).",
+        ),
+    ] = Hardware.interface,
+    reuse: Annotated[
+        int,
+        typer.Option(min=1, help="Products that share a multiplier (hls4ml)."),
+    ] = Hardware.reuse,
+    strategy: Annotated[
+        Strategy, typer.Option(help="How products become logic (hls4ml).")
+    ] = Hardware.strategy,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Knobs of layers by module path or node name: "
+            "'stages.0.*=reuse:4,strategy:resource'; may be given again.",
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace what the output folder holds.")
     ] = False,
@@ -79,6 +112,15 @@ def deploy(
         contracts=tuple(contract or ()),
         max_drop=max_drop,
         threads=threads,
+        hardware=Hardware(
+            part,
+            period_ns(clock),
+            backend,
+            io,
+            reuse,
+            strategy,
+            tuple(LayerKnobs.parse(text) for text in layer or ()),
+        ),
         force=force,
         command=("edgemix", *sys.argv[1:]),
     )

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from edgemix import files
 from edgemix.latency.base import Latency
-from edgemix.latency.budget import Budget, Verdict
+from edgemix.latency.budget import Verdict
+from edgemix.latency.resources import Resources
 from edgemix.program import Program, StateSpec, TensorSpec
 from edgemix.proof import Fidelity
 from edgemix.report import schema
@@ -37,7 +38,8 @@ def target(
     fidelity: Fidelity | None,
     precision: tuple[OpPrecision, ...],
     latency: Latency | None,
-    budget: Budget | None,
+    resources: Resources | None,
+    budget_ms: float | None,
     verdicts: tuple[Verdict, ...],
 ) -> schema.TargetResult:
     """One artifact and everything that was found out about it."""
@@ -53,7 +55,8 @@ def target(
         fidelity=None if fidelity is None else fidelity_result(fidelity),
         precision=tuple(schema.Precision(**asdict(op), kept=op.kept) for op in precision),
         latency=None if latency is None else schema.LatencyResult(**asdict(latency)),
-        budget_ms=None if budget is None else budget.limit_ms,
+        resources=None if resources is None else schema.ResourceResult(**asdict(resources)),
+        budget_ms=budget_ms,
         verdicts=tuple(schema.VerdictResult(**asdict(v)) for v in verdicts),
         replay=f"edgemix validate {kind.name}",
     )

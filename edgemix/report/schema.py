@@ -133,6 +133,14 @@ class LatencyResult(_Frozen):
     environment: dict[str, str]
 
 
+class ResourceResult(_Frozen):
+    """What a design takes of an FPGA, and who counted."""
+
+    method: str
+    used: dict[str, int]
+    available: dict[str, int]
+
+
 class VerdictResult(_Frozen):
     """A gate."""
 
@@ -160,6 +168,8 @@ class TargetResult(_Frozen):
     """None: this machine has no runtime for it; the artifact was read back, not run."""
     precision: tuple[Precision, ...]
     latency: LatencyResult | None
+    resources: ResourceResult | None = None
+    """None: no FPGA, or no budget asked for a count."""
     budget_ms: float | None
     verdicts: tuple[VerdictResult, ...]
     replay: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 _SECTION = re.compile(r"^== (.+?)\s*$")
 _NUMBERED = re.compile(r"^\d+(?:\.\d+)*\.? +(\S.*?)\s*$")
@@ -90,7 +91,7 @@ def _cells(line: str, edges: list[int]) -> list[str]:
     """For every column the text of the cell above it, which may span several."""
     own = _edges(line)
     found = []
-    for left, right in zip(edges, edges[1:], strict=False):
+    for left, right in pairwise(edges):
         before = max((e for e in own if e <= left), default=0)
         after = min((e for e in own if e >= right), default=len(line))
         found.append(line[before + 1 : after].strip(" -"))

@@ -77,18 +77,29 @@ def viewed(node: Node, index: Index) -> Index:
     return moved
 
 
-def windows(node: Node) -> list[Index]:
+@dataclass(frozen=True)
+class Window:
+    """What one element of a reduction's result is made of."""
+
+    members: Index
+    """Flat elements of the operand."""
+    divisor: int
+    """Of their sum, where the reduction is a mean; padding may count."""
+
+
+def windows(node: Node) -> list[Window]:
     """For every element of a reduction's result, which elements of its operand it reads.
 
-    Found by asking the operator itself: a mean of marked elements is not zero where they count.
+    Found by asking the operator itself: a mean of marked elements is not zero where they count, and
+    one over it is what it divides by.
     """
     source = node.args[0]
     assert isinstance(source, Node) and callable(node.target)
     shape = g.shape_of(source)
     size = int(np.prod(shape))
     marks = torch.eye(size, dtype=torch.float64).reshape(size, *shape[1:])
-    response = node.target(marks, *node.args[1:], **node.kwargs).reshape(size, -1).numpy() > 0
-    return [np.flatnonzero(column) for column in response.T]
+    response = node.target(marks, *node.args[1:], **node.kwargs).reshape(size, -1).numpy()
+    return [Window(np.flatnonzero(column), round(1 / column.max())) for column in response.T]
 
 
 def argument(node: Node, position: int, default: Any) -> Any:

@@ -10,8 +10,8 @@ from edgemix.targets.base import Arithmetic, OpPrecision
 from edgemix.targets.hls4ml.project import NAME
 
 _TYPEDEF = re.compile(r"typedef\s+(.+?)\s+(\w+);")
-_CALL = re.compile(r"nnet::(\w+)<(.+)>\(.*\);\s*(?://\s*(\S+))?")
-_WIRES = "edgemix_wires"
+_CALL = re.compile(r"nnet::(?:edgemix_layer2?<nnet::)?(\w+)[<,](.+)>\(.*\);\s*(?://\s*(\S+))?")
+_MOVES = ("edgemix_wires", "load_weights_from_txt", "clone_stream", "zeropad2d_cl", "zeropad1d_cl")
 
 
 def audit(project: Path) -> tuple[OpPrecision, ...]:
@@ -27,10 +27,10 @@ def audit(project: Path) -> tuple[OpPrecision, ...]:
     types = {name: text for text, name in _TYPEDEF.findall(defines.read_text())}
     found = []
     for call, arguments, name in _CALL.findall(source.read_text()):
-        if call in (_WIRES, "load_weights_from_txt"):
+        if call in _MOVES:
             continue
         result = arguments.split(",")[-2].strip()
-        text = types.get(result, result)
+        text = types.get(result, result).removeprefix("nnet::array<")
         achieved: Arithmetic = "fixed" if text.startswith(("ap_fixed", "ap_ufixed")) else "float"
         found.append(
             OpPrecision(

@@ -11,7 +11,7 @@ from edgemix import graph as g
 from edgemix.encoding import Encoding, FixedPoint
 from edgemix.graph import aten
 from edgemix.targets.fpga import tables
-from edgemix.targets.hls4ml import kernels, native
+from edgemix.targets.hls4ml import kernels, native, streams
 from edgemix.targets.hls4ml.firmware import Builder, Value
 
 Emit = Callable[[Builder, Node, Encoding, FixedPoint], Value]
@@ -37,8 +37,10 @@ EMITTERS: dict[Any, Emit] = {
 """Each appends its layer and returns its value."""
 
 
-def emitter(module: GraphModule, node: Node) -> Emit | None:
+def emitter(module: GraphModule, node: Node, *, streaming: bool = False) -> Emit | None:
     """The function that writes a node's layer, or None where there is none."""
+    if streaming and streams.takes(node):
+        return streams.pooling
     if node.target in g.CONVOLUTION:
         return native.convolution if native.takes_convolution(node) else None
     if tables.is_scalar_function(module, node):

@@ -7,6 +7,7 @@ an operator needs another order, one layer of wires makes it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,6 +19,7 @@ from edgemix import graph as g
 from edgemix.encoding import Encoding, FixedPoint
 from edgemix.graph import Where
 from edgemix.targets.fpga.dataflow import Index, viewed
+from edgemix.targets.fpga.hardware import Interface
 from edgemix.targets.fpga.precision import needed, result_type
 
 
@@ -34,6 +36,15 @@ class Value:
     def indexed(self, index: Index) -> Value:
         """The same variable, read in another order or more often."""
         return replace(self, index=index)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one call of a layer's function works on: a pixel of a stream, or a whole tensor."""
+
+    count: int
+    inputs: int
+    outputs: int
 
 
 @dataclass
@@ -62,8 +73,9 @@ class Firmware:
 class Builder:
     """Turns nodes into layers, one after the other."""
 
-    def __init__(self, module: GraphModule) -> None:
+    def __init__(self, module: GraphModule, interface: Interface = "io_parallel") -> None:
         self.module = module
+        self.streaming = interface == "io_stream"
         self.firmware = Firmware()
         self.values: dict[Node, Value] = {}
 
@@ -94,19 +106,43 @@ class Builder:
         """The value in a variable whose element ``wanted[i]`` is logical element i."""
         wanted = wanted.reshape(value.index.shape)
         size = int(wanted.max()) + 1
-        if not force and self.size(value) == size and np.array_equal(value.index, wanted):
-            return value
+        shape = self.shape_in(wanted, value.index.shape)
+        there = self.shape(value)
+        grouped = not self.streaming or there == shape
+        if not force and grouped and self.size(value) == size:
+            if np.array_equal(value.index, wanted):
+                return value
         source = np.empty(size, np.int64)
         source[wanted.ravel()] = value.index.ravel()
-        shape = self.shape_in(wanted, value.index.shape)
-        constants = lookup("source", source.tolist())
-        self.custom(name, "wires", [value], constants, shape, result_type(value.fixed))
+        part = self.parts(value, shape, source[:, None])
+        constants = lookup("source", source[: part.outputs].tolist())
+        self.custom(name, "wires", [value], constants, shape, result_type(value.fixed), part)
         return Value(name, wanted, value.encoding, value.fixed)
+
+    def shape(self, value: Value) -> list[int]:
+        """The firmware's shape of the variable behind a value: pixels last axis by last axis."""
+        layer = next(x for x in self.firmware.layers if x["name"] == value.variable)
+        return list(layer.get("input_shape") or layer["out_shape"])
 
     def size(self, value: Value) -> int:
         """Elements of the variable behind a value."""
-        layer = next(x for x in self.firmware.layers if x["name"] == value.variable)
-        return int(np.prod(layer.get("input_shape") or layer["out_shape"]))
+        return int(np.prod(self.shape(value)))
+
+    def parts(self, x: Value, shape: Sequence[int], reads: Index) -> Part:
+        """Into which parts a layer splits.
+
+        Args:
+            x: its operand.
+            shape: the firmware's shape of its result.
+            reads: [outputs, n] elements of the operand that each output is made of.
+        """
+        there = self.shape(x)
+        pixels, channels, outputs = math.prod(shape[:-1]), there[-1], shape[-1]
+        whole = Part(1, math.prod(there), math.prod(shape))
+        if not self.streaming or pixels == 1 or pixels != math.prod(there[:-1]):
+            return whole
+        by_pixel = reads.reshape(pixels, outputs, -1) - channels * np.arange(pixels)[:, None, None]
+        return Part(pixels, channels, outputs) if (by_pixel == by_pixel[0]).all() else whole
 
     def whole(self, value: Value, size: int) -> bool:
         """Whether a value is every element of its variable once."""
@@ -142,13 +178,22 @@ class Builder:
         constants: str,
         shape: Sequence[int],
         result: str,
+        part: Part,
     ) -> None:
         """Append a layer of ``nnet_edgemix.h``."""
+        sizes = members(n_parts=part.count, n_in=part.inputs, n_out=part.outputs)
+        if len(inputs) > 1:
+            sizes += members(n_in2=self.size(inputs[1]) // part.count)
         layer = {
             "class_name": "Edgemix", "name": name, "inputs": [v.variable for v in inputs],
-            "function": function, "constants": constants, "out_shape": list(shape),
+            "function": function, "constants": sizes + constants, "out_shape": list(shape),
         }  # fmt: skip
         self.firmware.add(layer, {"result": result})
+
+
+def members(**values: int) -> str:
+    """Constants of a layer's configuration."""
+    return "".join(f"    static const int {name} = {value};\n" for name, value in values.items())
 
 
 def lookup(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from edgemix import graph as g
 from edgemix.encoding import Encoding, FixedPoint
 from edgemix.graph import aten
 from edgemix.targets.fpga import dataflow, tables
-from edgemix.targets.fpga.dataflow import Index
+from edgemix.targets.fpga.dataflow import Window
 from edgemix.targets.fpga.precision import (
     exact_type,
     inner_product,
@@ -20,7 +22,15 @@ from edgemix.targets.fpga.precision import (
     raw_bounds,
     result_type,
 )
-from edgemix.targets.hls4ml.firmware import Builder, Value, channels_last, hls_shape, lookup
+from edgemix.targets.hls4ml.firmware import (
+    Builder,
+    Part,
+    Value,
+    channels_last,
+    hls_shape,
+    lookup,
+    members,
+)
 
 
 def matmul(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
@@ -38,7 +48,8 @@ def matmul(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -> Val
         n_batch=int(np.prod(batch)), n_row=rows, n_inner=inner, n_column=columns
     ) + accumulator_type(accumulator)
     shape = g.shape_of(node)
-    b.custom(node.name, "matmul", pair, constants, shape[1:], result_type(fixed))
+    part = Part(1, b.size(pair[0]), int(np.prod(shape)))
+    b.custom(node.name, "matmul", pair, constants, shape[1:], result_type(fixed), part)
     b.firmware.accumulators[node.name] = plain_type(accumulator)
     b.firmware.multiply_accumulates += int(np.prod(batch)) * rows * inner * columns
     return Value(node.name, np.arange(int(np.prod(shape))).reshape(shape), encoding, fixed)
@@ -64,12 +75,12 @@ def _table(
     fixed: FixedPoint,
 ) -> Value:  # fmt: skip
     constants = members(width=fixed.width + 1) + lookup("value", integers)
-    size = int(np.prod(x.index.shape))
-    order = x.index if b.whole(x, size) else channels_last(x.index.shape)
-    x = b.ordered(x, order, f"{node.name}_input")
-    shape = b.shape_in(order, x.index.shape)
-    b.custom(node.name, "table", [x], constants, shape, result_type(fixed))
-    return Value(node.name, order.reshape(g.shape_of(node)), encoding, fixed)
+    if not b.whole(x, x.index.size):
+        x = b.canonical(x, f"{node.name}_input")
+    shape = b.shape(x)
+    part = b.parts(x, shape, np.arange(x.index.size)[:, None])
+    b.custom(node.name, "table", [x], constants, shape, result_type(fixed), part)
+    return Value(node.name, x.index.reshape(g.shape_of(node)), encoding, fixed)
 
 
 def with_constant(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
@@ -96,7 +107,8 @@ def with_constant(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint)
         + f"    typedef {plain_type(held)} constant_t;\n"
         + lookup("value", raw.tolist())
     )
-    b.custom(node.name, "constant", [x], constants, hls_shape(shape), result_type(fixed))
+    part = b.parts(x, hls_shape(shape), np.arange(order.size)[:, None])
+    b.custom(node.name, "constant", [x], constants, hls_shape(shape), result_type(fixed), part)
     return Value(node.name, order, encoding, fixed)
 
 
@@ -106,33 +118,42 @@ def mean(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -> Value
     assert isinstance(source, Node)
     squares = source.target is aten.mul.Tensor and g.exact_between(source)
     x = b.operand(source.args[0] if squares else source)
-    return _sum(b, node, x, encoding, fixed, squares=squares, divide=True)
+    x, sets = _windows(b, node, x)
+    return reduce(b, node, x, sets, encoding, fixed, squares=squares)
 
 
 def total(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
     """Sums over axes."""
-    x = b.operand(node.args[0])
-    return _sum(b, node, x, encoding, fixed, squares=False, divide=False)
+    x, sets = _windows(b, node, b.operand(node.args[0]))
+    return reduce(b, node, x, sets, encoding, fixed)
 
 
-def _sum(
-    b: Builder, node: Node, x: Value, encoding: Encoding, fixed: FixedPoint, *, squares: bool,
-    divide: bool,
+def reduce(
+    b: Builder, node: Node, x: Value, sets: Sequence[Window], encoding: Encoding,
+    fixed: FixedPoint, *, squares: bool = False,
 ) -> Value:  # fmt: skip
-    x, sets = _windows(b, node, x)
-    longest = max(len(s) for s in sets)
-    divisor = longest if divide else 1
-    peak = max(map(abs, raw_bounds(x.fixed)))
+    """Sums over sets, each divided by a constant and rounded once."""
+    divisors = [s.divisor for s in sets]
     fraction = x.fixed.fraction * (2 if squares else 1)
     up = max(0, fixed.fraction - fraction)
     down = max(0, fraction - fixed.fraction)
-    peak = peak**2 if squares else peak
+    peak = max(map(abs, raw_bounds(x.fixed))) ** (2 if squares else 1)
+    longest = max(s.members.size for s in sets)
     lowest, highest = raw_bounds(fixed)
-    width = max(peak * longest << up, divisor << down, abs(lowest), highest).bit_length() + 2
+    largest = max(peak * longest << up, max(divisors) << down, abs(lowest), highest)
+    width = largest.bit_length() + 2
     b.firmware.accumulators[node.name] = f"ap_int<{width}>"
-    constants = members(
-        width=width, shift_up=up, shift_down=down, lowest=lowest, highest=highest,
-        squares=int(squares), divides=int(divide),
+    order = channels_last(g.shape_of(node))
+    kinds = sorted(set(divisors))
+    chosen = np.empty(len(sets), np.int64)
+    chosen[order.ravel()] = [kinds.index(d) for d in divisors]
+    constants = (
+        members(
+            width=width, shift_up=up, shift_down=down, lowest=lowest, highest=highest,
+            squares=int(squares), n_divisors=len(kinds),
+        )
+        + lookup("divisor", kinds)
+        + lookup("chosen", chosen.tolist())
     )  # fmt: skip
     return _reduction(b, node, "mean", x, sets, constants, encoding, fixed)
 
@@ -145,52 +166,67 @@ def maximum(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -> Va
 
 def concatenation(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
     """Values side by side; their common encoding makes it wires."""
-    parts: Any = node.args[0]
+    operands: Any = node.args[0]
     axis = int(dataflow.argument(node, 1, 0))
-    values = [b.operand(p) for p in parts]
-    joined = values[0]
+    values = [b.operand(p) for p in operands]
+    joined = b.canonical(values[0], f"{node.name}_first")
     for i, value in enumerate(values[1:]):
-        offset = b.size(joined)
-        index = np.concatenate([joined.index, value.index + offset], axis)
-        source = index.ravel()
-        shape = index.shape[1:]
         name = node.name if i == len(values) - 2 else f"{node.name}_{i}"
-        constants = members(n_first=offset) + lookup("source", source.tolist())
-        b.custom(name, "join", [joined, value], constants, shape, result_type(fixed))
-        joined = Value(name, np.arange(index.size).reshape(index.shape), encoding, fixed)
+        second = b.canonical(value, f"{name}_second")
+        joined = _join(b, name, joined, second, axis, encoding, fixed)
     return joined
 
 
-def _windows(b: Builder, node: Node, x: Value) -> tuple[Value, list[Index]]:
+def _join(
+    b: Builder, name: str, first: Value, second: Value, axis: int, encoding: Encoding,
+    fixed: FixedPoint,
+) -> Value:  # fmt: skip
+    offset = b.size(first)
+    index = np.concatenate([first.index, second.index + offset], axis)
+    order = channels_last(index.shape)
+    source = np.empty(index.size, np.int64)
+    source[order.ravel()] = index.ravel()
+    shape = hls_shape(index.shape)
+    part = Part(1, offset, index.size)
+    widths = b.shape(first)[-1], b.shape(second)[-1]
+    if b.streaming and len(shape) > 1 and sum(widths) == shape[-1]:
+        # Along the channels: every pixel is made of the two pixels at its place.
+        part = Part(math.prod(shape[:-1]), widths[0], shape[-1])
+        source = np.arange(shape[-1])
+    constants = lookup("source", source.tolist())
+    b.custom(name, "join", [first, second], constants, shape, result_type(fixed), part)
+    return Value(name, order, encoding, fixed)
+
+
+def _windows(b: Builder, node: Node, x: Value) -> tuple[Value, list[Window]]:
     """The operand and, for every element of the result, which elements of it are reduced."""
     x = b.canonical(x, f"{node.name}_input")
     flat = x.index.ravel()
-    return x, [flat[w] for w in dataflow.windows(node)]
+    return x, [replace(w, members=flat[w.members]) for w in dataflow.windows(node)]
 
 
 def _reduction(
-    b: Builder, node: Node, function: str, x: Value, sets: Sequence[Index], constants: str,
+    b: Builder, node: Node, function: str, x: Value, sets: Sequence[Window], constants: str,
     encoding: Encoding, fixed: FixedPoint,
 ) -> Value:  # fmt: skip
     shape = g.shape_of(node)
     order = channels_last(shape)
-    by_variable: list[Index] = [np.empty(0, np.int64)] * len(sets)
-    for logical, element in enumerate(order.ravel()):
-        by_variable[int(element)] = sets[logical]
-    longest = max(len(s) for s in sets)
-    padded = [int(v) for s in by_variable for v in [*s, *[s[0]] * (longest - len(s))]]
+    longest = max(s.members.size for s in sets)
+    counts = np.empty(len(sets), np.int64)
+    reads = np.empty((len(sets), longest), np.int64)
+    counts[order.ravel()] = [s.members.size for s in sets]
+    reads[order.ravel()] = [np.resize(s.members, longest) for s in sets]
+    part = b.parts(x, hls_shape(shape), reads)
     constants += (
         members(n_window=longest)
-        + lookup("count", [len(s) for s in by_variable])
-        + lookup("source", padded, "unsigned i, unsigned j", "i * n_window + j")
-    )
-    b.custom(node.name, function, [x], constants, hls_shape(shape), result_type(fixed))
+        + lookup("count", counts[: part.outputs].tolist())
+        + lookup(
+            "source", reads[: part.outputs].ravel().tolist(), "unsigned i, unsigned j",
+            "i * n_window + j",
+        )
+    )  # fmt: skip
+    b.custom(node.name, function, [x], constants, hls_shape(shape), result_type(fixed), part)
     return Value(node.name, order, encoding, fixed)
-
-
-def members(**values: int) -> str:
-    """Constants of a layer's configuration."""
-    return "".join(f"    static const int {name} = {value};\n" for name, value in values.items())
 
 
 def accumulator_type(fixed: FixedPoint) -> str:

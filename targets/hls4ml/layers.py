@@ -38,11 +38,8 @@ class _Config(LayerConfigTemplate):  # type: ignore[misc]
         super().__init__(Edgemix)
 
     def format(self, node: Any) -> str:
-        size = node.get_input_variable(node.inputs[0]).size_cpp()
         return (
             f"struct config{node.index} {{\n"
-            f"    static const unsigned n_in = {size};\n"
-            f"    static const unsigned n_out = {node.get_output_variable().size_cpp()};\n"
             f"    static const unsigned reuse_factor = {node.get_attr('reuse_factor')};\n"
             f"{node.get_attr('constants')}}};\n"
         )
@@ -57,7 +54,9 @@ class _Call(FunctionCallTemplate):  # type: ignore[misc]
         output = node.get_output_variable()
         types = ", ".join([*(v.type.name for v in inputs), output.type.name, f"config{node.index}"])
         names = ", ".join([*(v.name for v in inputs), output.name])
-        return f"nnet::edgemix_{node.get_attr('function')}<{types}>({names});"
+        operation = f"nnet::edgemix_{node.get_attr('function')}"
+        form = "edgemix_layer" if len(inputs) == 1 else "edgemix_layer2"
+        return f"nnet::{form}<{operation}, {types}>({names});"
 
 
 @cache

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from edgemix import graph as g
 from edgemix.errors import UnsupportedError
 from edgemix.program import Program
 from edgemix.targets.fpga import dataflow
 from edgemix.targets.fpga.dataflow import Step
+from edgemix.targets.fpga.hardware import Interface
 from edgemix.targets.hls4ml import kernels
 from edgemix.targets.hls4ml.emit import emitter
-from edgemix.targets.hls4ml.firmware import Builder, Firmware, Value
+from edgemix.targets.hls4ml.firmware import Builder, Firmware, Value, channels_last
 
 
-def build(program: Program) -> tuple[Firmware, Value]:
+def build(program: Program, interface: Interface = "io_parallel") -> tuple[Firmware, Value]:
     """The layer list of a quantized program with one input and one output, and that output.
 
     Raises:
         UnsupportedError: a node has no layer (``supports`` finds these before).
     """
-    builder = Builder(program.module())
+    builder = Builder(program.module(), interface)
     for step in dataflow.steps(builder.module):
         if isinstance(step, Step):
             _operator(builder, step)
@@ -29,14 +28,14 @@ def build(program: Program) -> tuple[Firmware, Value]:
         else:
             builder.view(step)
     value = builder.values[dataflow.result(builder.module)]
-    # The last layer's variable is the output: make it exactly the program's tensor.
-    row_major = np.arange(value.index.size)
-    return builder.firmware, builder.ordered(value, row_major, "output", force=True)
+    # The last layer's variable is the output: make it exactly the program's tensor, channels last.
+    order = channels_last(value.index.shape)
+    return builder.firmware, builder.ordered(value, order, "output", force=True)
 
 
 def _operator(builder: Builder, step: Step) -> None:
     builder.firmware.now = g.where(step.node)
-    emit = emitter(builder.module, step.anchor)
+    emit = emitter(builder.module, step.anchor, streaming=builder.streaming)
     if emit is None:
         raise UnsupportedError("hls4ml has no layer for this operator", at=str(g.where(step.node)))
     value = emit(builder, step.anchor, step.encoding, step.fixed)

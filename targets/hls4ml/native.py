@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -47,29 +48,56 @@ def convolution(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -
         weight, shape = weight[:, :, None, :], (*shape[:2], 1, shape[2])
         sy, py = 1, 0
     x = b.canonical(given, f"{node.name}_input")
-    depthwise = argument(node, 6, 1) != 1
-    _, channels, height, width = x.index.shape
-    _, filters, out_height, out_width = shape
+    sweep = Sweep((sy, sx), (py, px), shape, depthwise=argument(node, 6, 1) != 1)
+    add_convolution(b, node.name, x, weight, bias, sweep, fixed)
+    order = channels_last(shape).reshape(g.shape_of(node))
+    return Value(node.name, order, encoding, fixed)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """How a window moves over an image: (height, width) of stride and padding."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    shape: tuple[int, ...]
+    """[1, filters, height, width] of the result."""
+    depthwise: bool
+
+
+def add_convolution(
+    b: Builder, name: str, x: Value, weight: Floats, bias: Floats, sweep: Sweep, fixed: FixedPoint
+) -> None:
+    """Append a convolution; ``weight`` is [filters, channels of a group, height, width]."""
+    _, filters, out_height, out_width = sweep.shape
     layer: dict[str, Any] = {
-        "class_name": "DepthwiseConv2D" if depthwise else "Conv2D",
-        "name": node.name, "inputs": [x.variable], "data_format": "channels_last",
-        "in_height": height, "in_width": width, "n_chan": channels,
-        "out_height": out_height, "out_width": out_width, "n_filt": filters,
+        "class_name": "DepthwiseConv2D" if sweep.depthwise else "Conv2D", "name": name,
+        **geometry(x, sweep, weight.shape[2:]), "bias_data": bias, "use_bias": True,
         "filt_height": weight.shape[2], "filt_width": weight.shape[3],
-        "stride_height": sy, "stride_width": sx, "padding": "same" if py or px else "valid",
-        "pad_top": py, "pad_bottom": _pad_end(height, out_height, sy, weight.shape[2], py),
-        "pad_left": px, "pad_right": _pad_end(width, out_width, sx, weight.shape[3], px),
-        "bias_data": bias, "use_bias": True, "out_shape": [out_height, out_width, filters],
     }  # fmt: skip
-    if depthwise:
+    if sweep.depthwise:
         layer["depthwise_data"] = weight.transpose(2, 3, 0, 1)
         layer["depth_multiplier"] = 1
     else:
         layer["weight_data"] = weight.transpose(2, 3, 1, 0)
     b.firmware.add(layer, _types(x.fixed, weight.reshape(filters, -1), bias, fixed))
     b.firmware.multiply_accumulates += out_height * out_width * int(np.count_nonzero(weight))
-    order = channels_last(shape).reshape(g.shape_of(node))
-    return Value(node.name, order, encoding, fixed)
+
+
+def geometry(x: Value, sweep: Sweep, kernel: tuple[int, ...]) -> dict[str, Any]:
+    """What hls4ml's layers with windows over an image have in common."""
+    _, channels, height, width = x.index.shape
+    _, filters, out_height, out_width = sweep.shape
+    (sy, sx), (py, px) = sweep.stride, sweep.padding
+    return {
+        "inputs": [x.variable], "data_format": "channels_last", "in_height": height,
+        "in_width": width, "n_chan": channels, "out_height": out_height, "out_width": out_width,
+        "n_filt": filters, "stride_height": sy, "stride_width": sx,
+        "padding": "same" if py or px else "valid",
+        "pad_top": py, "pad_bottom": _pad_end(height, out_height, sy, kernel[0], py),
+        "pad_left": px, "pad_right": _pad_end(width, out_width, sx, kernel[1], px),
+        "out_shape": [out_height, out_width, filters],
+    }  # fmt: skip
 
 
 def linear(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -> Value:

@@ -30,7 +30,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     program = Program.load(Path(request["program"]))
     project = Path(request["folder"]) / MAIN
     hardware = Hardware.from_json(request["hardware"])
-    firmware, output = build(program)
+    firmware, output = build(program, hardware.interface)
     from hls4ml.model.graph import ModelGraph
 
     from edgemix.targets.hls4ml.layers import register
@@ -65,7 +65,8 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
             config, firmware.layers, [firmware.layers[0]["name"]], [output.variable]
         )
         model.write()
-    _forget_paths(project)
+    stamp = str(model.config.get_config_value("Stamp"))
+    _forget(project, {str(project.resolve()): ".", str(project): ".", stamp: program.digest[:8]})
     spec = program.inputs[0]
     first = next(iter(firmware.precisions.values()))["result"]
     artifact = Artifact(
@@ -77,7 +78,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
             Binding(
                 program.outputs[0],
                 output.variable,
-                "flat",
+                _layout(program.outputs[0].shape),
                 result_type(needed(output.encoding, "the output")),
                 output.encoding,
             ),
@@ -113,14 +114,15 @@ def _layout(shape: tuple[int, ...]) -> str:
     return "nhwc" if len(shape) == 4 else "flat"
 
 
-def _forget_paths(project: Path) -> None:
-    """Take this machine's paths out of the project: it is hashed, moved and shipped."""
+def _forget(project: Path, names: Mapping[str, str]) -> None:
+    """Take out what differs between two runs: this machine's paths, a random stamp."""
     for path in project.rglob("*"):
         if path.suffix in (".yml", ".tcl", ".sh", ".cpp", ".h", ".txt", ".json") and path.is_file():
             if "ap_types" in path.parts:
                 continue
-            text = path.read_text(errors="replace")
-            clean = text.replace(str(project.resolve()), ".").replace(str(project), ".")
+            text = clean = path.read_text(errors="replace")
+            for name, instead in names.items():
+                clean = clean.replace(name, instead)
             if clean != text:
                 path.write_text(clean)
 

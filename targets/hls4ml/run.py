@@ -38,6 +38,8 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
             simulate(x[i].ctypes.data_as(_FLOATS), found[i].ctypes.data_as(_FLOATS))
             if i % max(1, len(x) // _REPORTS) == 0:
                 progress((i + 1) / len(x))
+    if artifact.outputs[0].layout == "nhwc":
+        found = found.reshape(len(x), *shape[1:], shape[0]).transpose(0, 3, 1, 2)
     arrays.save(Path(request["outputs"]), (found.reshape(len(x), *shape),))
     return {}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemix.errors import InputError, ToolError
-from edgemix.latency.resources import Resources
+from edgemix.latency.resources import RESOURCES, Resources
 from edgemix.targets.fpga.parts import part
 
 _CELL = re.compile(r"^ +([A-Z][A-Z0-9_]+) +(\d+) *$")
@@ -59,7 +59,7 @@ def read(text: str, part_name: str, tool: str) -> Resources:
     cells = {m[1]: int(m[2]) for m in map(_CELL.match, text.splitlines()) if m}
     if not cells:
         raise ToolError("Yosys's statistics list no cells")
-    used = Counter({name: 0 for name in ("lut", "ff", "dsp", "bram", "uram", "carry")})
+    used = Counter(dict.fromkeys((*RESOURCES, "carry"), 0))
     for cell, number in cells.items():
         found = next((c for c in _COUNTED if c[0].fullmatch(cell)), None)
         if found is not None:

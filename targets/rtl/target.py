@@ -10,6 +10,7 @@ import numpy as np
 
 from edgemix import child
 from edgemix.latency.base import Latency
+from edgemix.latency.resources import Resources
 from edgemix.program import Program
 from edgemix.proof import Contract
 from edgemix.targets.arrays import answer_in_child
@@ -19,6 +20,8 @@ from edgemix.targets.rtl.audit import audit
 from edgemix.targets.rtl.support import findings
 
 _ROOM = "edgemix.targets.rtl"
+SYNTHESIS_S = 4 * 3600.0
+"""Yosys takes hours over the largest designs that the target accepts."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,12 @@ class Rtl:
                 "cycles": str(cycles), "interval": str(interval), "clock_ns": f"{clock:g}",
             },
         )  # fmt: skip
+
+    def resources(self, artifact: Artifact, folder: Path) -> Resources:
+        """Cells by Yosys, without place and route."""
+        request = {"project": str(folder / artifact.main), "part": artifact.facts["part"]}
+        found = child.call(f"{_ROOM}.cells:count", request, tool="Yosys", timeout=SYNTHESIS_S)
+        return Resources(**found)
 
     def _simulate(
         self, artifact: Artifact, folder: Path, inputs: Arrays, progress: Progress | None

@@ -231,7 +231,7 @@ def mean(t: Tracer, node: Node, fraction: int) -> Variables:
     """An exact sum, one exact division: the only operator that has to round by itself."""
     flat = t.operand(node.args[0]).ravel()
     found = [
-        logic.divide(logic.balanced_sum(flat[w].tolist()), len(w), fraction)
+        logic.divide(logic.balanced_sum(flat[w.members].tolist()), w.divisor, fraction)
         for w in dataflow.windows(node)
     ]
     return _array(found, node)
@@ -240,13 +240,15 @@ def mean(t: Tracer, node: Node, fraction: int) -> Variables:
 def total(t: Tracer, node: Node) -> Variables:
     """An exact sum."""
     flat = t.operand(node.args[0]).ravel()
-    return _array([logic.balanced_sum(flat[w].tolist()) for w in dataflow.windows(node)], node)
+    return _array(
+        [logic.balanced_sum(flat[w.members].tolist()) for w in dataflow.windows(node)], node
+    )
 
 
 def maximum(t: Tracer, node: Node) -> Variables:
     """Maxima over windows or axes."""
     flat = t.operand(node.args[0]).ravel()
-    return _array([logic.largest(flat[w].tolist()) for w in dataflow.windows(node)], node)
+    return _array([logic.largest(flat[w.members].tolist()) for w in dataflow.windows(node)], node)
 
 
 def concatenation(t: Tracer, node: Node) -> Variables:
