@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import re
 import shutil
 import subprocess
@@ -11,13 +12,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from edgemix.errors import InputError
 from edgemix.extras import need, versions
+from edgemix.files import write_text
 from edgemix.graph import Where
 from edgemix.program import Program
 from edgemix.targets.base import Artifact, Binding
+from edgemix.targets.fpga.golden import vectors
 from edgemix.targets.fpga.hardware import Hardware, Strategy
 from edgemix.targets.fpga.precision import needed, result_type
+from edgemix.targets.hls4ml import golden
 from edgemix.targets.hls4ml.lower import build
 
 MAIN = "project"
@@ -67,6 +73,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         model.write()
     stamp = str(model.config.get_config_value("Stamp"))
     _forget(project, {str(project.resolve()): ".", str(project): ".", stamp: program.digest[:8]})
+    _testbench(project, program, hardware)
     spec = program.inputs[0]
     first = next(iter(firmware.precisions.values()))["result"]
     artifact = Artifact(
@@ -96,6 +103,32 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         },
     )
     return artifact.to_json()
+
+
+def _testbench(project: Path, program: Program, hardware: Hardware) -> None:
+    """A testbench that compares with golden vectors, in place of hls4ml's, which only prints."""
+    golden.write(project, *vectors(program))
+    vivado = hardware.backend == "Vivado"
+    steps = "reset=1 csim=0 synth=1 cosim=0 validation=0 export=0 vsynth=0 fifo_opt=0"
+    values = {
+        "name": NAME, "part": hardware.part, "clock_ns": hardware.clock_ns,
+        "interface": hardware.interface, "streaming": hardware.interface == "io_stream",
+        "inputs": math.prod(program.inputs[0].shape[1:]),
+        "outputs": math.prod(program.outputs[0].shape[1:]),
+        "input_type": "input_t", "output_type": "result_t",
+        "compiler": "vivado_hls" if vivado else "vitis-run",
+        "command": f'vivado_hls -f build_prj.tcl "{steps}"' if vivado
+        else "vitis-run --mode hls --tcl build_prj.tcl",
+    }  # fmt: skip
+    pages = Environment(
+        loader=PackageLoader("edgemix.targets.hls4ml"), undefined=StrictUndefined,
+        keep_trailing_newline=True, autoescape=False,
+    )  # fmt: skip
+    for template, path in (
+        ("testbench.cpp.jinja", project / f"{NAME}_test.cpp"),
+        ("Makefile.jinja", project / "Makefile"),
+    ):
+        write_text(path, pages.get_template(template).render(values))
 
 
 _STRATEGIES: dict[Strategy, str] = {

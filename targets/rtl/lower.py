@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from edgemix.child import progress
+from edgemix.encoding import FixedPoint
 from edgemix.extras import need, versions
 from edgemix.program import Program
 from edgemix.targets.base import Artifact, Binding
+from edgemix.targets.fpga.golden import vectors
 from edgemix.targets.fpga.hardware import Hardware
 from edgemix.targets.fpga.parts import part
 from edgemix.targets.fpga.precision import needed, plain_type
+from edgemix.targets.rtl.bits import pack
 
 MAIN = "project"
 
@@ -38,6 +41,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     project = Path(request["folder"]) / MAIN
     project.mkdir()
     facts = write(project, logic, plan, inputs, outputs, family, program.digest[:12])
+    _golden(project / "golden", program, inputs, outputs)
     kinds = np.array([op.opcode for op in logic.ops])
     assert produced is not None
     artifact = Artifact(
@@ -57,3 +61,10 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         },
     )
     return artifact.to_json()
+
+
+def _golden(folder: Path, program: Program, inputs: FixedPoint, outputs: FixedPoint) -> None:
+    folder.mkdir()
+    for name, values, fixed in zip(("in", "out"), vectors(program), (inputs, outputs), strict=True):
+        integers = np.rint(values.reshape(len(values), -1) * 2.0**fixed.fraction).astype(np.int64)
+        pack(integers, fixed.width).tofile(folder / f"{name}.bin")
