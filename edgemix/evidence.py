@@ -104,6 +104,16 @@ def validate(
     return tuple(verdicts)
 
 
+def read_artifact(folder: Path) -> tuple[Path, Artifact]:
+    """The artifact in a target's folder, or in the folder above its project; and that folder.
+
+    Raises:
+        InputError: as :func:`validate`.
+    """
+    place = folder if (folder / ABOUT).is_file() else folder.parent
+    return place, Artifact.from_json(_read(place)[0]["artifact"])
+
+
 def _hash(folder: Path, name: str, digest: str, target: str) -> Verdict:
     path = folder / name
     found = files.sha256(path) if path.exists() else "missing"

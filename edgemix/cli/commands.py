@@ -7,7 +7,8 @@ from edgemix.cli.demo import demo
 from edgemix.cli.deploy import deploy
 from edgemix.cli.doctor import doctor
 from edgemix.cli.inspect import inspect
+from edgemix.cli.synth import synth
 from edgemix.cli.validate import validate
 
-for command in (deploy, inspect, validate, doctor, demo):
+for command in (deploy, inspect, validate, synth, doctor, demo):
     app.command()(command)

@@ -14,7 +14,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from edgemix.latency.budget import Verdict
     from edgemix.report.schema import Report, TargetResult, VerdictResult
+    from edgemix.synthesis import Found
 
 out = Console()
 err = Console(stderr=True)
@@ -85,7 +87,56 @@ def results_table(report: Report) -> Table:
     return table
 
 
-def print_verdicts(verdicts: tuple[VerdictResult, ...]) -> None:
+def print_synthesis(found: Found) -> None:
+    """What synthesis found: times, counts against the part, the largest modules, verdicts."""
+    kind = "" if found.latency is None else f" {found.latency.kind}"
+    said = f" (the logic needs {found.estimated_ns:g} ns)" if found.estimated_ns else ""
+    out.print(f"{found.part} at {found.clock_ns:g} ns{said}", markup=False, highlight=False)
+    if found.cycles is not None:
+        ns = " to ".join(f"{c * found.clock_ns:g}" for c in sorted(set(found.cycles)))
+        cycles = " to ".join(str(c) for c in sorted(set(found.cycles)))
+        out.print(f"latency {cycles} cycles, {ns} ns{kind}", markup=False, highlight=False)
+    if found.interval is not None:
+        every = " to ".join(str(c) for c in sorted(set(found.interval)))
+        out.print(f"a sample every {every} cycles", markup=False, highlight=False)
+    if found.counts:
+        out.print(_counts(found))
+    if found.modules:
+        out.print(_modules(found))
+    for v in found.verdicts:
+        if v.passed:
+            out.print(f"ok     {v.gate}: asked {v.asked}, found {v.found}", markup=False,
+                      highlight=False, soft_wrap=True)  # fmt: skip
+    print_verdicts(found.verdicts)
+
+
+def _counts(found: Found) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    names = list(dict.fromkeys(name for c in found.counts for name in c.used))
+    for name in ("counted by", *names):
+        table.add_column(name.upper() if name in names else name, no_wrap=True)
+    for count in found.counts:
+        cells = []
+        for name in names:
+            share = count.share(name)
+            used = f"{count.used[name]:,}" if name in count.used else "–"
+            cells.append(used if share is None else f"{used} ({share:.1%})")
+        table.add_row(count.method, *cells)
+    return table
+
+
+def _modules(found: Found) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in ("module", "cycles", "interval", "LUT", "FF", "DSP", "BRAM"):
+        table.add_column(name, justify="left" if name == "module" else "right")
+    for m in sorted(found.modules, key=lambda m: -m.used.get("lut", 0)):
+        times = [("–" if pair is None else str(pair[1])) for pair in (m.latency, m.interval)]
+        cells = [f"{m.used.get(name, 0):,}" for name in ("lut", "ff", "dsp", "bram")]
+        table.add_row(m.instance, *times, *cells)
+    return table
+
+
+def print_verdicts(verdicts: tuple[VerdictResult, ...] | tuple[Verdict, ...]) -> None:
     """One line a gate that failed; a gate that passed says nothing."""
     for v in verdicts:
         if not v.passed:
