@@ -107,11 +107,9 @@ class Builder:
         wanted = wanted.reshape(value.index.shape)
         size = int(wanted.max()) + 1
         shape = self.shape_in(wanted, value.index.shape)
-        there = self.shape(value)
-        grouped = not self.streaming or there == shape
-        if not force and grouped and self.size(value) == size:
-            if np.array_equal(value.index, wanted):
-                return value
+        # The shape counts too: line buffers go by it, and so do pixels of a stream.
+        if not force and self.shape(value) == shape and np.array_equal(value.index, wanted):
+            return value
         source = np.empty(size, np.int64)
         source[wanted.ravel()] = value.index.ravel()
         part = self.parts(value, shape, source[:, None])

@@ -1,0 +1,274 @@
+"""Firmware and RTL against the program, bit for bit, on inputs chosen to break them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgemix import targets
+from edgemix.encoding import Encoding
+from edgemix.program import Program
+from edgemix.quantize.recipe import LayerException
+from edgemix.targets.fpga import tables
+from edgemix.targets.fpga.hardware import Hardware
+from edgemix.targets.fpga.precision import bounds, exact_type, product_sum
+
+
+class Vision(nn.Module):
+    """Strided and padded windows, depthwise, pools on odd shapes, batch norm, LayerScale."""
+
+    shape = (3, 5, 7)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.window = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.depthwise = nn.Conv2d(4, 4, 3, padding=1, groups=4)
+        self.scale = nn.Parameter(torch.tensor([0.5, -0.11, 0.03, 1.7]).reshape(4, 1, 1))
+        self.point = nn.Conv2d(4, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.norm(self.window(x)))
+        x = x + self.scale * self.depthwise(x)
+        x = functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False) - x
+        x = functional.avg_pool2d(x, (1, 3), 1, (0, 1), count_include_pad=True) - x
+        x = functional.max_pool2d(self.point(x), 2, 1)
+        x = functional.max_pool2d(x, (2, 3), ceil_mode=True)
+        return x.flatten(1)
+
+
+class Tokens(nn.Module):
+    """Attention with softmax and layer norms, chunks, flips, means that divide by five."""
+
+    shape = (5, 6)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(6)
+        self.qkv = nn.Linear(6, 18)
+        self.head = nn.Linear(6, 4)
+        self.norm.weight.data = torch.linspace(0.5, 1.5, 6)
+        self.norm.bias.data = torch.linspace(-0.2, 0.3, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm(x)).chunk(3, dim=-1)
+        weights = (q @ k.transpose(-2, -1) * 0.4).softmax(dim=-1)
+        x = weights @ v + x.flip(1)
+        x = x - x.mean(1, keepdim=True).expand(-1, 5, -1)
+        return self.head(x.permute(0, 2, 1).reshape(1, 6, 5).mean(-1))
+
+
+class Functions(nn.Module):
+    """Scalar functions as tables, StarReLU with its square, products and differences."""
+
+    shape = (11,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [functional.gelu(x), torch.sigmoid(x), torch.tanh(x), functional.silu(x)]
+        total = 0.8944 * functional.relu(x) ** 2 - 0.4472
+        for part in parts:
+            total = total + part
+        return (1 - total) * parts[1] + torch.exp(-x.abs())
+
+
+class Maps(nn.Module):
+    """Norms over feature maps, conv1d, concat and split, global pools, sums and maxima."""
+
+    shape = (4, 3, 5)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.GroupNorm(1, 4)
+        self.group = nn.GroupNorm(2, 4)
+        self.row = nn.Conv1d(4, 4, 3, padding=1, groups=4)
+        self.mix = nn.Conv1d(8, 3, 1)
+        for norm in (self.layer, self.group):
+            norm.weight.data = torch.tensor([0.7, -1.1, 1.3, 0.4])
+            norm.bias.data = torch.tensor([0.1, -0.2, 0.0, 0.3])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.adaptive_avg_pool2d(x, 1) - self.layer(x)
+        first, second = self.group(x).split(2, dim=1)
+        x = torch.cat([second, first], dim=1)
+        rows = self.row(x.flatten(2))
+        mixed = self.mix(torch.cat([rows, x.flatten(2)], dim=1))
+        return torch.cat([mixed.amax(-1), mixed.sum(-1), mixed.mean(-1)], dim=1)
+
+
+def adversarial(shape: tuple[int, ...], encoding: Encoding) -> Tensor:
+    """Random values, the grid, every tie between two integers, extremes, zeros of both signs."""
+    generator = torch.Generator().manual_seed(2)
+    size = int(np.prod(shape))
+    random = torch.randn(40, size, generator=generator)
+    steps = torch.randint(-260, 260, (40, size), generator=generator)
+    grid, ties = steps * encoding.lsb, (steps + 0.5) * encoding.lsb
+    extremes = torch.tensor([1e6, -1e6, 0.0, -0.0, encoding.lsb / 2]).reshape(-1, 1).expand(5, size)
+    signs = torch.randint(0, 2, (20, size), generator=generator) * 2 - 1
+    return torch.cat([random, grid, ties, extremes, signs * 1e3]).reshape(-1, *shape)
+
+
+WAYS = {
+    "parallel": ("hls4ml", Hardware()),
+    "stream": ("hls4ml", Hardware(interface="io_stream", backend="Vitis")),
+    "rtl": ("rtl", Hardware("xcvu13p-flga2577-2-e", 5.0)),
+}
+
+
+@pytest.mark.parametrize("kind", [Vision, Tokens, Functions, Maps])
+@pytest.mark.parametrize("way", WAYS)
+def test_every_integer_is_the_programs(
+    kind: type[nn.Module],
+    way: str,
+    quantize_by: Callable[..., Program],
+    program_file: Callable[[Program], Path],
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    samples = torch.randn(64, *kind.shape, generator=torch.Generator().manual_seed(3))
+    # Free scales of additions in firmware, shared ones in RTL: both ways of rounding them.
+    program = quantize_by(kind(), samples, "fixed8", align_additions=1.0 + (way == "rtl"))
+    target = targets.load(*WAYS[way])
+    assert target.supports(program) == ()
+    folder = tmp_path / "artifact"
+    folder.mkdir()
+    artifact = target.lower(program, program_file(program), folder)
+    x = adversarial(kind.shape, next(iter(program.encodings.values())))
+    found = target.run(artifact, folder, (x.numpy(),))
+    assert found is not None
+    expected = program.run(x)[0].numpy()
+    assert np.unique(expected).size > 20
+    assert np.array_equal(found[0], expected)
+    assert {op.achieved for op in target.audit(artifact, folder)} == {"fixed"}
+
+
+@pytest.mark.parametrize("way", ["stream", "rtl"])
+def test_bits_by_layer_reach_the_hardware(
+    way: str,
+    quantize_by: Callable[..., Program],
+    program_file: Callable[[Program], Path],
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    exceptions = (
+        LayerException(match="qkv", weights=5, activations=12),
+        LayerException(match="head", weights=3),
+    )
+    samples = torch.randn(64, *Tokens.shape)
+    program = quantize_by(Tokens(), samples, "fixed8", exceptions=exceptions)
+    bits = {name: e.bits for name, e in program.encodings.items()}
+    assert bits["linear"] == 12
+    target = targets.load(*WAYS[way])
+    folder = tmp_path / "artifact"
+    folder.mkdir()
+    artifact = target.lower(program, program_file(program), folder)
+    x = adversarial(Tokens.shape, next(iter(program.encodings.values())))
+    found = target.run(artifact, folder, (x.numpy(),))
+    assert found is not None
+    assert np.array_equal(found[0], program.run(x)[0].numpy())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_empty_batch_gives_an_empty_answer(
+    way: str,
+    quantize_by: Callable[..., Program],
+    program_file: Callable[[Program], Path],
+    tmp_path: Path,
+) -> None:
+    program = quantize_by(nn.Linear(3, 2), torch.randn(20, 3), "fixed8")
+    target = targets.load(*WAYS[way])
+    folder = tmp_path / "artifact"
+    folder.mkdir()
+    artifact = target.lower(program, program_file(program), folder)
+    found = target.run(artifact, folder, (np.zeros((0, 3), np.float32),))
+    assert found is not None
+    assert found[0].shape == (0, 2)
+
+
+class Sorting(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cumsum(x, -1)
+
+
+class Wide(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4000, 100)
+        self.second = nn.Linear(100, 5001)
+        self.third = nn.Linear(5001, 700)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.third(self.second(self.first(x)))
+
+
+@pytest.mark.parametrize(("name", "title"), [("hls4ml", "hls4ml"), ("rtl", "RTL")])
+def test_an_operator_without_a_layer_is_named(
+    name: str, title: str, quantize_by: Callable[..., Program]
+) -> None:
+    program = quantize_by(Sorting(), torch.randn(8, 5), "fixed8")
+    (finding,) = targets.load(name).supports(program)
+    assert str(finding).startswith("cumsum (test_exact.py:")
+    assert f"{title} has no layer for cumsum" in finding.why
+
+
+@pytest.mark.parametrize(("name", "limit"), [("hls4ml", "4,000,000"), ("rtl", "200,000")])
+def test_a_model_that_would_explode_is_refused_before_anything_is_generated(
+    name: str, limit: str, quantize_by: Callable[..., Program]
+) -> None:
+    program = quantize_by(Wide(), torch.randn(4, 4000), "fixed8")
+    (finding,) = targets.load(name).supports(program)
+    assert finding.why.startswith("unrolled it needs 4,400,800 multiply-accumulates")
+    assert f"{limit} are the limit; most in linear_2 (third, " in finding.why
+    assert finding.why.endswith(": 3,500,700")
+    assert finding.remedy == "make the model or its input smaller"
+
+
+def test_a_float_program_is_refused(float_program: Program) -> None:
+    for name in ("hls4ml", "rtl"):
+        (finding,) = targets.load(name).supports(float_program)
+        assert finding.remedy == "quantize with the recipe fixed8"
+
+
+def test_scales_that_are_no_powers_of_two_are_named(quantized: Callable[[str], Program]) -> None:
+    findings = targets.load("rtl").supports(quantized("int8"))
+    assert findings
+    assert all("is no power of two" in f.why or "RTL has no" in f.why for f in findings)
+
+
+def test_entries_near_a_tie_are_counted(quantize_by: Callable[..., Program]) -> None:
+    program = quantize_by(Functions(), torch.randn(64, 11), "fixed8")
+    module = program.module()
+    node = next(n for n in module.graph.nodes if n.name == "sigmoid")
+    given = Encoding.per_tensor(2**-4)
+    exact = torch.sigmoid(torch.tensor(3 * 2**-4, dtype=torch.float64)).item()
+    for offset, near in ((1e-5, 1), (1e-2, 0)):
+        # A scale that puts this entry so many steps beside a tie.
+        wanted = Encoding((exact / (100.5 + offset),), (0,))
+        assert tables.table(module, node, given, wanted).near_ties == near
+
+
+def test_accumulators_hold_the_worst_case_and_no_bit_more_than_needed() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(50):
+        inputs = Encoding.per_tensor(2.0 ** generator.integers(-9, 2), -128).fixed_point()
+        assert inputs is not None
+        weights = generator.integers(-127, 128, (3, 9)) * 2.0 ** generator.integers(-9, 2)
+        biases = generator.integers(-999, 999, 3) * 2.0 ** generator.integers(-12, 1)
+        accumulator = product_sum(inputs, weights, biases)
+        low, high = bounds(accumulator)
+        worst = np.abs(weights).sum(1) * bounds(inputs)[1] + np.abs(biases)
+        assert high >= worst.max() - 2.0**-accumulator.fraction
+        assert low <= -worst.max()
+        assert worst.max() * 4 > high
+
+
+def test_constants_get_the_narrowest_type() -> None:
+    fixed = exact_type(np.array([0.75, -2.0, 0.0]))
+    assert (fixed.width, fixed.integer) == (4, 2)
+    assert exact_type(np.zeros(3)).width == 2
+    assert exact_type(np.array([96.0])).fraction == -5
