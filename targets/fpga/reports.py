@@ -158,8 +158,9 @@ class _understood:
         if isinstance(error, FileNotFoundError):
             raise InputError(f"there is no report {self.path}") from error
         if isinstance(error, (ValueError, KeyError, IndexError, ElementTree.ParseError, OSError)):
+            what = f"nothing is called {error}" if isinstance(error, KeyError) else str(error)
             raise InputError(
-                f"the report {self.path} is not understood: {error}",
+                f"the report {self.path} is not understood: {what}",
                 do="give a report of Vivado HLS, Vitis HLS or Vivado that is complete",
             ) from error
 
