@@ -15,6 +15,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from edgemix.latency.budget import Verdict
+    from edgemix.latency.resources import Resources
     from edgemix.report.schema import Report, TargetResult, VerdictResult
     from edgemix.synthesis import Found
 
@@ -111,18 +112,23 @@ def print_synthesis(found: Found) -> None:
 
 
 def _counts(found: Found) -> Table:
+    """One row a resource, one column a count."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    names = list(dict.fromkeys(name for c in found.counts for name in c.used))
-    for name in ("counted by", *names):
-        table.add_column(name.upper() if name in names else name, no_wrap=True)
-    for count in found.counts:
-        cells = []
-        for name in names:
-            share = count.share(name)
-            used = f"{count.used[name]:,}" if name in count.used else "–"
-            cells.append(used if share is None else f"{used} ({share:.1%})")
-        table.add_row(count.method, *cells)
+    for name in ("", "available", *(count.method for count in found.counts)):
+        table.add_column(name, justify="right" if name else "left")
+    for name in dict.fromkeys(name for c in found.counts for name in c.used):
+        there = max(c.available.get(name, 0) for c in found.counts)
+        table.add_row(
+            name.upper(), f"{there:,}" if there else "–", *(_used(c, name) for c in found.counts)
+        )
     return table
+
+
+def _used(count: Resources, name: str) -> str:
+    if name not in count.used:
+        return "–"
+    share = count.share(name)
+    return f"{count.used[name]:,}" + ("" if share is None else f" ({share:.1%})")
 
 
 def _modules(found: Found) -> Table:

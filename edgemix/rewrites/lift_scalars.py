@@ -18,7 +18,10 @@ _ARITHMETIC = (
 
 @dataclass(frozen=True)
 class LiftScalars:
-    """``x * 0.25`` → ``x * c`` with a constant c of one element; ``x / 4`` → ``x * c`` and ``1 - x`` → ``c - x`` too."""
+    """``x * 0.25`` → ``x * c`` with a constant c of one element.
+
+    ``x / 4`` becomes a product too, ``1 - x`` the difference ``c - x``.
+    """
 
     name: ClassVar[str] = "lift_scalars"
 
@@ -28,27 +31,22 @@ class LiftScalars:
         for node in list(module.graph.nodes):
             if node.target not in _ARITHMETIC or not isinstance(node.args[1], (int, float)):
                 continue
-            if not node.meta["val"].is_floating_point():
+            reverse = node.target is aten.rsub.Scalar
+            if not node.meta["val"].is_floating_point() or (reverse and _alpha(node) != 1):
                 continue
-            value, alpha = float(node.args[1]), _alpha(node)
-            if node.target is aten.rsub.Scalar:
-                if alpha != 1:
-                    continue
-                scalar = add_constant(module, node, f"{node.name}_scalar", torch.tensor([value]))
-                node.target, node.args, node.kwargs = aten.sub.Tensor, (scalar, node.args[0]), {}
-                count += 1
-                continue
-            value *= alpha
+            value = float(node.args[1]) * _alpha(node)
             if node.target is aten.div.Tensor:
                 value, node.target = 1.0 / value, aten.mul.Tensor
             scalar = add_constant(module, node, f"{node.name}_scalar", torch.tensor([value]))
             node.args, node.kwargs = (node.args[0], scalar), {}
+            if reverse:
+                node.target, node.args = aten.sub.Tensor, (scalar, node.args[0])
             count += 1
         return count
 
 
 def _alpha(node: Node) -> float:
-    """The factor of the second operand (of the first, for a reversed difference)."""
+    """The factor of one operand; in a reversed difference, of the tensor."""
     given = node.args[2] if len(node.args) > 2 else node.kwargs.get("alpha", 1)
     assert isinstance(given, (int, float))
     return float(given)

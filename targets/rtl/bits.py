@@ -15,7 +15,9 @@ def pack(integers: npt.NDArray[np.int64], width: int) -> Bytes:
     shifts = np.arange(width)
     bits = (integers[:, :, None] >> shifts) & 1
     packed: Bytes = np.packbits(
-        bits.reshape(len(integers), bits.shape[1] * width).astype(np.uint8), axis=1, bitorder="little"
+        bits.reshape(len(integers), bits.shape[1] * width).astype(np.uint8),
+        axis=1,
+        bitorder="little",
     )
     return packed
 

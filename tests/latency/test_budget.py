@@ -8,6 +8,7 @@ from edgemix.errors import InputError
 from edgemix.latency.base import Latency
 from edgemix.latency.budget import Budget, judge
 from edgemix.latency.host import measure
+from edgemix.latency.resources import Resources
 
 TARGETS = ("onnx", "tflite")
 
@@ -23,7 +24,9 @@ TARGETS = ("onnx", "tflite")
     ],
 )
 def test_units(text: str, limit: float) -> None:
-    assert Budget.parse(text, TARGETS).limit_ms == pytest.approx(limit)
+    budget = Budget.parse(text, TARGETS)
+    assert (budget.what, budget.relative) == ("latency", False)
+    assert budget.limit == pytest.approx(limit)
 
 
 @pytest.mark.parametrize(
@@ -31,13 +34,16 @@ def test_units(text: str, limit: float) -> None:
     [
         ("onnx=2", "has no unit that edgemix knows: none\n  try: use one of s, ms, us"),
         ("onnx=2hours", "has no unit that edgemix knows: hours"),
-        ("onnx", "no budget: onnx\n  try: write it like onnx=2ms"),
+        ("onnx", "no budget: onnx\n  try: write it like onnx=2ms or lut=50%"),
         (
             "coreml=2ms",
             "for a target that is not being built: coreml\n  try: use one of onnx, tflite",
         ),
         ("onnx=0ms", "must be positive"),
         ("onnx=1.2.3ms", "has no number: 1.2.3"),
+        ("lut=50%", "is for an FPGA, and none is being built for"),
+        ("onnx.gates=5", "something that edgemix does not count: gates"),
+        ("onnx.lut=5", "is for an FPGA, and none is being built for"),
     ],
 )
 def test_refusals(text: str, message: str) -> None:
@@ -50,12 +56,46 @@ def latency(p50: float) -> Latency:
 
 
 def test_verdicts() -> None:
-    budget = Budget("onnx", 2.0)
-    assert judge(budget, latency(2.0)).passed
-    late = judge(budget, latency(5.0))
+    budget = Budget("onnx", "latency", 2.0)
+    assert judge(budget, "onnx", latency(2.0)).passed
+    late = judge(budget, "onnx", latency(5.0))
     assert not late.passed
     assert (late.found, late.why) == ("5 ms measured", "2.5 times the budget")
-    assert not judge(budget, None).passed
+    assert not judge(budget, "onnx", None).passed
+
+
+FPGA = ("rtl", "hls4ml")
+COUNTED = Resources("Yosys", {"lut": 600, "dsp": 7}, {"lut": 1000, "dsp": 220, "ff": 9})
+
+
+@pytest.mark.parametrize(
+    ("text", "asked", "found", "passed"),
+    [
+        ("lut=60%", "LUT ≤ 60%", "600 (60.0%) by Yosys", True),
+        ("lut=599", "LUT ≤ 599", "600 (60.0%) by Yosys", False),
+        ("rtl.dsp=7", "DSP ≤ 7", "7 (3.2%) by Yosys", True),
+        ("ff=50%", "FF ≤ 50%", "no count", False),
+        ("uram=3", "URAM ≤ 3", "no count", False),
+    ],
+)
+def test_resources(text: str, asked: str, found: str, passed: bool) -> None:
+    budget = Budget.parse(text, (*TARGETS, *FPGA), FPGA)
+    verdict = judge(budget, "rtl", None, COUNTED)
+    assert (verdict.asked, verdict.found, verdict.passed) == (asked, found, passed)
+    assert passed == (verdict.why == "")
+    assert not judge(budget, "rtl", None, None).passed
+
+
+def test_whom_a_budget_is_for() -> None:
+    names = (*TARGETS, *FPGA)
+    of = {
+        text: [n for n in names if Budget.parse(text, names, FPGA).of(n, FPGA)]
+        for text in ("latency=2us", "lut=5%", "rtl.lut=5%", "rtl=2us", "rtl.latency=2us")
+    }
+    assert of == {
+        "latency=2us": list(names), "lut=5%": list(FPGA), "rtl.lut=5%": ["rtl"], "rtl=2us": ["rtl"],
+        "rtl.latency=2us": ["rtl"],
+    }  # fmt: skip
 
 
 def test_a_measurement_states_how_it_was_made() -> None:
