@@ -77,7 +77,10 @@ def deploy(
         typer.Option(min=1, help="Products that share a multiplier (hls4ml)."),
     ] = Hardware.reuse,
     strategy: Annotated[
-        Strategy, typer.Option(help="How products become logic (hls4ml).")
+        Strategy,
+        typer.Option(
+            help="How products become logic; RTL: few stages (latency) or little logic (others)."
+        ),
     ] = Hardware.strategy,
     layer: Annotated[
         list[str] | None,

@@ -87,12 +87,16 @@ def saturate(x: Variable, fixed: FixedPoint) -> Variable:
         return _constant(lowest if x.high < lowest else highest, x)
     if float(x.low) >= lowest and float(x.high) <= highest:
         return x
-    if not fixed.signed and x.low < 0:
-        x = positive(x).relu()
-        if float(x.high) <= highest:
-            return x
     x = positive(x)
     signed, integer, fraction = x.kif
+    if not fixed.signed and x.low < 0:
+        if float(x.high) <= highest:
+            return x.relu()
+        # What the bits of a negative value say is overruled by its sign, one level later.
+        kept = x.quantize(0, fixed.integer, fraction)
+        over = x.quantize(0, integer, -fixed.integer).unary_bit_op("any")
+        inside = over.msb_mux(_constant(highest, x), kept, (0, highest, step))
+        return x.msb_mux(_constant(0.0, x), inside, (0, highest, step))
     kept = x.quantize(fixed.signed, fixed.integer - fixed.signed, fraction)
     # Bits at and above the type's sign: all alike where the value fits. A grid above them
     # holds nothing but zero there.

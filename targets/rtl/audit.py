@@ -9,7 +9,7 @@ from pathlib import Path
 from edgemix.errors import ToolError
 from edgemix.targets.base import OpPrecision
 
-_WIRE = re.compile(r"^\s*wire (?:signed )?\[(\d+):0\] v\d+(?: = |; )(.*);$")
+_WIRE = re.compile(r"^\s*wire (?:signed )?\[(\d+):0\] [vh]\d+(?: = |; )(.*);$")
 _KINDS = (
     ("table", re.compile(r"^table_\w+ t")),
     ("multiply", re.compile(r" \* ")),

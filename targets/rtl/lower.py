@@ -35,7 +35,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     given = next(iter(program.encodings.values()))
     produced = program.output_encodings[0]
     inputs, outputs = needed(given, "the input"), needed(produced, "the output")
-    logic = trace(program, progress)
+    logic = trace(program, hardware.strategy, progress)
     family = part(hardware.part).family
     plan = schedule(logic, hardware.clock_ns, FABRICS[family])
     project = Path(request["folder"]) / MAIN

@@ -46,6 +46,10 @@ class Body:
             if op.opcode == 8:
                 table = self.tables[i].name
                 yield f"wire {declared} v{i}; {table} t{i} ({self._name(op.id0)}, v{i});"
+            elif (split := self._split_sum(i, op)) is not None:
+                high, low, bits = split
+                above = f"{sign}[{self.widths[i] - bits - 1}:0]"
+                yield f"wire {above} h{i} = {high}; wire {declared} v{i} = {{h{i}, {low}}};"
             else:
                 yield f"wire {declared} v{i} = {self._expression(i, op)};"
             before = f"v{i}"
@@ -62,6 +66,26 @@ class Body:
             f"-{self._value(i)}" if negated else self._value(i)
             for i, negated in zip(self.logic.out_idxs, self.logic.out_negs, strict=True)
         ]
+
+    def _split_sum(self, i: int, op: Op) -> tuple[str, str, int] | None:
+        """A sum whose lowest bits are those of one operand: its upper part, they, how many.
+
+        The adder is so much shorter; synthesis does not see it by itself.
+        """
+        if op.opcode not in (0, 1):
+            return None
+        shift = op.data + self.kinds[op.id0][2] - self.kinds[op.id1][2]
+        sign = "+" if op.opcode == 0 else "-"
+        if shift > 0:
+            kept, high = op.id0, f"({self._value(op.id0)} >>> {shift}) {sign} {self._value(op.id1)}"
+        elif shift < 0 and op.opcode == 0:
+            kept, high = op.id1, f"{self._value(op.id0)} + ({self._value(op.id1)} >>> {-shift})"
+        else:
+            return None
+        bits = abs(shift)
+        if self.widths[kept] < bits or self.widths[i] <= bits or self.logic.ops[kept].opcode == 5:
+            return None
+        return high, f"{self._name(kept)}[{bits - 1}:0]", bits
 
     def _expression(self, i: int, op: Op) -> str:
         width = self.widths[i]

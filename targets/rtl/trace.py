@@ -19,35 +19,47 @@ from torch.fx import GraphModule, Node
 from torch.nn import functional
 
 from edgemix import graph as g
+from edgemix.encoding import Encoding
 from edgemix.errors import UnsupportedError
 from edgemix.graph import aten
 from edgemix.program import Program
 from edgemix.targets.fpga import dataflow, tables
 from edgemix.targets.fpga.dataflow import Step
+from edgemix.targets.fpga.hardware import Strategy
 from edgemix.targets.fpga.precision import needed
 from edgemix.targets.rtl import arithmetic as logic
 from edgemix.targets.rtl.arithmetic import Variables
 
 Floats = npt.NDArray[np.float64]
 _HARDWARE = HWConfig(-1, -1, -1)
-_SOLVER: dict[str, Any] = {}
+_SLACK: dict[Strategy, int] = {"latency": 2, "resource": -1, "distributed_arithmetic": -1}
+"""By how many adders the sum of a constant product may be deeper than its shallowest tree, which
+costs most; −1 is no limit, and the fewest adders."""
 
 
-def trace(program: Program, progress: Callable[[float], None] = lambda _: None) -> CombLogic:
+def trace(
+    program: Program, strategy: Strategy = "latency",
+    progress: Callable[[float], None] = lambda _: None,
+) -> CombLogic:  # fmt: skip
     """The program as combinational logic: inputs and outputs are flat, in row-major order.
+
+    Args:
+        program: what to trace.
+        strategy: for few stages, or for little logic.
+        progress: called with the share that is done.
 
     Raises:
         UnsupportedError: an operator has no logic.
     """
-    tracer = Tracer(program.module(), progress)
-    return tracer.run()
+    return Tracer(program.module(), _SLACK[strategy], progress).run()
 
 
 class Tracer:
     """Values of the program as arrays of variables, shape by shape."""
 
-    def __init__(self, module: GraphModule, progress: Callable[[float], None]) -> None:
+    def __init__(self, module: GraphModule, slack: int, progress: Callable[[float], None]) -> None:
         self.module = module
+        self._slack = slack
         self.values: dict[Node, Variables] = {}
         self._progress = progress
         self._solutions: dict[object, Any] = {}
@@ -93,7 +105,7 @@ class Tracer:
         if key not in self._solutions:
             self._solutions[key] = solve(
                 np.ascontiguousarray(kernel, np.float32), qintervals=list(intervals),
-                latencies=list(latencies), **_SOLVER,
+                latencies=list(latencies), hard_dc=self._slack, adder_size=1,
             )  # fmt: skip
         result: Variables = self._solutions[key](row)
         return result
@@ -113,27 +125,29 @@ class Tracer:
         return trace_one(self, node)
 
     def _rounded(self, step: Step) -> Variables:
-        node = step.node
+        node = step.anchor
         if node.target in AVERAGES:
             exact = AVERAGES[node.target](self, node, step.fixed.fraction)
         elif node.target not in OPERATORS and tables.is_scalar_function(self.module, node):
-            return self._table(step)
+            exact = self._table(node, step.encoding)
         else:
             exact = self._exact(node)
         found = np.empty(exact.shape, object)
         for i, x in np.ndenumerate(exact):
-            found[i] = logic.fit(logic.number(x, _HARDWARE), step.fixed)
-        return found.reshape(g.shape_of(node))
+            value = logic.fit(logic.number(x, _HARDWARE), step.fixed)
+            # An unsigned type has clamped already. Rounding first is the same, and is shorter.
+            found[i] = value.relu() if step.clamps and step.fixed.signed else value
+        return found.reshape(g.shape_of(step.node))
 
-    def _table(self, step: Step) -> Variables:
-        source = tables.argument_of(step.node)
+    def _table(self, node: Node, encoding: Encoding) -> Variables:
+        source = tables.argument_of(node)
         given = g.encoding_of(self.module, source)
-        entries = np.array(tables.table(self.module, step.node, given, step.encoding).integers)
+        entries = np.array(tables.table(self.module, node, given, encoding).integers)
         x = self.operand(source)
         found = np.empty(x.shape, object)
         fixed = needed(given, str(g.where(source)))
         for i, v in np.ndenumerate(x):
-            found[i] = logic.look_up(v, entries, fixed, step.encoding.lsb)
+            found[i] = logic.look_up(v, entries, fixed, encoding.lsb)
         return found
 
 
