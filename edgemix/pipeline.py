@@ -119,7 +119,7 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
     calibration = _calibration(order, program, calibration_data, say)
     with say.step(f"quantize ({recipe.name})"):
         quantized = quantize(program, calibration, recipe)
-    x = torch.from_numpy(held_out.samples)
+    x = held_out.tensor()
     with say.step("run the program", len(x)) as done:
         float_outputs = _run(source, x, done, 0.3).numpy()
         expected = _run(quantized, x, done, 0.7).numpy()

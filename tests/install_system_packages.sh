@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# What the tests need from Debian: a browser for the report's page, a compiler for C simulation.
+# What the tests need from Debian: a browser for the report's page, a compiler for C simulation,
+# Verilator and Yosys for RTL.
 set -euo pipefail
 missing=()
 command -v chromium >/dev/null || missing+=(chromium)
-command -v g++ >/dev/null || missing+=(g++)
+for tool in g++ make verilator yosys; do
+    command -v "$tool" >/dev/null || missing+=("$tool")
+done
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 as_root=()

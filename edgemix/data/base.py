@@ -32,6 +32,10 @@ class Data:
         for start in range(0, end, size):
             yield torch.from_numpy(np.array(self.samples[start : min(start + size, end)]))
 
+    def tensor(self) -> Tensor:
+        """All samples at once, copied: files are mapped and sets are shared, both read-only."""
+        return torch.from_numpy(np.array(self.samples))
+
     def head(self, count: int) -> Data:
         """The first ``count`` samples."""
         labels = None if self.labels is None else self.labels[:count]

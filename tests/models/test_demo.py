@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import resources
 
 import pytest
@@ -9,16 +10,17 @@ import torch
 
 from edgemix import data
 from edgemix.errors import InputError
-from edgemix.models.demo import WEIGHTS, create
+from edgemix.models.demo import MODELS, Factory, create, pooling
 from edgemix.models.demo.train import evaluate, train
 from edgemix.models.mixers.attention import Attention
 from edgemix.models.mixers.pooling import Pooling
 
 
-def test_it_is_small_and_reads_digits() -> None:
-    model, _ = create()
+@pytest.mark.parametrize(("factory", "name"), [(create, "digits"), (pooling, "pooling")])
+def test_they_are_small_and_read_digits(factory: Callable[[], Factory], name: str) -> None:
+    model, _ = factory()
     assert sum(p.numel() for p in model.parameters()) < 5000
-    weights = resources.files("edgemix.models.demo") / WEIGHTS
+    weights = resources.files("edgemix.models.demo") / f"{name}.safetensors"
     assert len(weights.read_bytes()) < 200_000
     assert evaluate(model) >= 0.97
 
@@ -29,9 +31,15 @@ def test_a_few_epochs_of_the_script_learn() -> None:
 
 
 @pytest.mark.slow
-def test_the_script_reaches_the_shipped_accuracy() -> None:
-    _, accuracy = train()
+@pytest.mark.parametrize("name", MODELS)
+def test_the_script_reaches_the_shipped_accuracy(name: str) -> None:
+    _, accuracy = train(name)
     assert accuracy >= 0.97
+
+
+def test_a_model_that_is_not_there_is_refused() -> None:
+    with pytest.raises(InputError, match="no demo model faces"):
+        train("faces")
 
 
 def test_pooling_does_not_count_its_padding() -> None:

@@ -1,4 +1,4 @@
-"""Train the demo model: ``python -m edgemix.models.demo.train [OUT]``.
+"""Train a demo model: ``python -m edgemix.models.demo.train NAME [OUT]``.
 
 Less than two minutes on two cores. The result depends on the machine in its last digits, so the
 shipped weights are kept, and a test asks only that training reaches the same accuracy.
@@ -15,19 +15,24 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from edgemix import data, files
-from edgemix.models.demo import WEIGHTS, build
+from edgemix.errors import InputError
+from edgemix.models.demo import MODELS
 
 EPOCHS = 140
 BATCH = 64
 
 
-def train(epochs: int = EPOCHS, *, show: bool = False) -> tuple[nn.Module, float]:
+def train(
+    name: str = "digits", epochs: int = EPOCHS, *, show: bool = False
+) -> tuple[nn.Module, float]:
     """The trained model and its accuracy on the held-out digits."""
+    if name not in MODELS:
+        raise InputError(f"there is no demo model {name}", do=f"choose from {', '.join(MODELS)}")
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     training = data.digits("train")
     x, y = torch.from_numpy(training.samples), torch.from_numpy(training.labels)
-    model = build()
+    model = MODELS[name]()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
     steps = epochs * -(-len(x) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps)
@@ -62,8 +67,10 @@ def _shifted(x: Tensor, generator: torch.Generator) -> Tensor:
 
 def main() -> None:
     """Train and write the weights."""
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name(WEIGHTS)
-    model, accuracy = train(show=True)
+    name = sys.argv[1] if len(sys.argv) > 1 else "digits"
+    path = Path(__file__).with_name(f"{name}.safetensors")
+    path = Path(sys.argv[2]) if len(sys.argv) > 2 else path
+    model, accuracy = train(name, show=True)
     files.write_bytes(path, safetensors.torch.save(model.state_dict()))
     print(f"{accuracy:.2%} of the held-out digits; {path}")
 

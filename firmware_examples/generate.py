@@ -1,0 +1,146 @@
+"""Write the examples: ``python firmware_examples/generate.py [NAME ...]``.
+
+An example is committed as what edgemix alone wrote: a Makefile, golden vectors, and a page with the
+numbers of one run. ``make`` in its folder lowers the model again (firmware and RTL need hls4ml's
+and da4ml's headers, which are theirs) and holds what comes out against the golden vectors.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from edgemix import data, files
+from edgemix.program import Program
+from edgemix.targets.fpga.precision import needed
+from edgemix.targets.rtl.bits import pack
+
+HERE = Path(__file__).parent
+SAMPLES = 64
+
+
+@dataclass(frozen=True)
+class Example:
+    """One model on one part."""
+
+    name: str
+    title: str
+    about: str
+    source: str
+    calibrate: str
+    evaluate: str
+    part: str
+    clock: str
+    io: str = "io_parallel"
+    strategy: str = "latency"
+    targets: tuple[str, ...] = ("hls4ml", "rtl")
+
+    @property
+    def options(self) -> str:
+        """Of ``edgemix deploy``, without ``--out``."""
+        return (
+            f"{self.source} --recipe fixed8 --to {','.join(self.targets)} "
+            f"--calibrate {self.calibrate} --evaluate {self.evaluate} "
+            f"--part {self.part} --clock {self.clock} --io {self.io} --strategy {self.strategy}"
+        )
+
+
+EXAMPLES = (
+    Example(
+        "digits_metaformer", "Handwritten digits by a MetaFormer",
+        "Pooling at 4×4 positions, then attention with its softmax among the same 16: 3,938 "
+        "parameters. The part is that of a PYNQ-Z2 board.",
+        "edgemix.models.demo:create", "digits:train", "digits:heldout", "xc7z020clg400-1", "100MHz",
+        strategy="resource",
+    ),
+    Example(
+        "jet_tagging_transformer", "Jets by a transformer",
+        "Sixteen particles of three features become one of five kinds of jet: a perceptron embeds "
+        "them, one encoder block with LayerNorm and two heads of attention relates them. The jets "
+        "come from `edgemix/data/shower.py`, the weights from `python -m edgemix.models.jets.train "
+        "transformer`.",
+        "edgemix.models.jets:transformer", "jets:train", "jets:heldout", "xcvu13p-flga2577-2-e",
+        "200MHz",
+    ),
+    Example(
+        "pooling_mixer_stream", "Digits, pixel after pixel",
+        "A PoolFormer for digits whose windows slide over streams: line buffers hold two rows, not "
+        "whole images, and padding does not count in the means.",
+        "edgemix.models.demo:pooling", "digits:train", "digits:heldout", "xc7z020clg400-1",
+        "100MHz", io="io_stream", targets=("hls4ml",),
+    ),
+)  # fmt: skip
+
+
+def generate(example: Example) -> None:
+    """Deploy, then write the example's folder."""
+    folder = HERE / example.name
+    build = folder / "build"
+    command = [sys.executable, "-m", "edgemix", "deploy", *example.options.split()]
+    done = subprocess.run(
+        [*command, "--out", str(build), "--force", "--json"], stdout=subprocess.PIPE, check=False
+    )
+    if done.returncode not in (0, 1):
+        raise SystemExit(done.returncode)
+    report = json.loads(done.stdout)
+    program = Program.load(build / "program.edgemix")
+    golden(folder / "golden", program, example)
+    cells = folder / "cells.json"
+    values: dict[str, Any] = {
+        "example": example, "report": report, "samples": SAMPLES,
+        "targets": {t["name"]: t for t in report["targets"]},
+        "cells": json.loads(cells.read_text()) if cells.exists() else None,
+    }  # fmt: skip
+    pages = Environment(
+        loader=FileSystemLoader(HERE / "templates"), undefined=StrictUndefined,
+        keep_trailing_newline=True, autoescape=False,
+    )  # fmt: skip
+    pages.filters["width"] = lambda text: int(re.findall(r"\d+", text)[0])
+    for name in ("Makefile", "README.md"):
+        files.write_text(folder / name, pages.get_template(f"{name}.jinja").render(values))
+
+
+def golden(folder: Path, program: Program, example: Example) -> None:
+    """Held-out samples and the program's integers for them, for each testbench."""
+    held_out = data.load(example.evaluate, program.inputs[0])
+    x = held_out.samples[:SAMPLES]
+    fixed = needed(next(iter(program.encodings.values())), "the input")
+    result = needed(program.output_encodings[0], "the output")
+    lowest, highest = (
+        -(1 << (fixed.width - 1)) * fixed.signed,
+        (1 << (fixed.width - fixed.signed)) - 1,
+    )
+    grid = np.clip(np.rint(x.astype(np.float64) * 2.0**fixed.fraction), lowest, highest)
+    y = program.run(torch.from_numpy((grid * 2.0**-fixed.fraction).astype(np.float32)))[0].numpy()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, values, kind in (("in", grid * 2.0**-fixed.fraction, fixed), ("out", y, result)):
+        lines = values.transpose(0, 2, 3, 1) if values.ndim == 4 else values
+        text = "\n".join(
+            " ".join(f"{v:.17g}" for v in row) for row in lines.reshape(len(lines), -1)
+        )
+        files.write_text(folder / f"golden_{name}.dat", text + "\n")
+        if "rtl" not in example.targets:
+            continue
+        integers = np.rint(values.reshape(len(values), -1) * 2.0**kind.fraction).astype(np.int64)
+        files.write_bytes(folder / f"{name}.bin", pack(integers, kind.width).tobytes())
+
+
+def main(names: Sequence[str]) -> None:
+    """Write the named examples, or all."""
+    for example in EXAMPLES:
+        if not names or example.name in names:
+            generate(example)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
