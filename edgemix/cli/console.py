@@ -57,9 +57,12 @@ def print_json(value: Any) -> None:
 
 
 def print_report(report: Report) -> None:
-    """The table of a deployment and its verdicts."""
+    """The table of a deployment, what is not as asked for, and verdicts."""
     out.print(results_table(report))
     for target in report.targets:
+        for layer, note in target.facts.get("notes", {}).items():
+            out.print(f"{target.title} {layer}: {note}", markup=False, highlight=False,
+                      soft_wrap=True)  # fmt: skip
         print_verdicts(target.verdicts)
 
 

@@ -54,6 +54,7 @@ def findings() -> list[dict[str, Any]]:
         )
     tools = (
         ("g++", "C simulation of firmware", "apt-get install g++"),
+        ("make", "building of firmware and RTL", "apt-get install make"),
         (
             "vivado_hls",
             "FPGA synthesis",

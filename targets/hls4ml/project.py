@@ -17,13 +17,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from edgemix.errors import InputError
 from edgemix.extras import need, versions
 from edgemix.files import write_text
-from edgemix.graph import Where
 from edgemix.program import Program
 from edgemix.targets.base import Artifact, Binding
 from edgemix.targets.fpga.golden import vectors
-from edgemix.targets.fpga.hardware import Hardware, Strategy
+from edgemix.targets.fpga.hardware import Hardware
 from edgemix.targets.fpga.precision import needed, result_type
 from edgemix.targets.hls4ml import golden
+from edgemix.targets.hls4ml.knobs import knobs
 from edgemix.targets.hls4ml.lower import build
 
 MAIN = "project"
@@ -37,6 +37,12 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     project = Path(request["folder"]) / MAIN
     hardware = Hardware.from_json(request["hardware"])
     firmware, output = build(program, hardware.interface)
+    chosen = {
+        layer["name"]: knobs(hardware, layer, firmware.origins[layer["name"]])
+        for layer in firmware.layers
+    }
+    if any(k.strategy == "distributed_arithmetic" for k in chosen.values()):
+        need("da4ml", extra="rtl")
     from hls4ml.model.graph import ModelGraph
 
     from edgemix.targets.hls4ml.layers import register
@@ -57,11 +63,11 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
             "Model": {
                 "Precision": {"default": "ap_fixed<16,6>"},
                 "ReuseFactor": hardware.reuse,
-                "Strategy": _STRATEGIES[hardware.strategy],
+                "Strategy": "Latency",
                 "TraceOutput": False,
             },
             "LayerName": {
-                name: {"Precision": types, **_knobs(hardware, firmware.origins[name])}
+                name: {"Precision": types, **chosen[name].config}
                 for name, types in firmware.precisions.items()
             },
         },
@@ -99,6 +105,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
             "layers": len(firmware.layers),
             "multiply_accumulates": firmware.multiply_accumulates,
             "accumulators": firmware.accumulators,
+            "notes": {name: k.note for name, k in chosen.items() if k.note},
             "near_ties": {name: n for name, n in firmware.near_ties.items() if n},
         },
     )
@@ -129,18 +136,6 @@ def _testbench(project: Path, program: Program, hardware: Hardware) -> None:
         ("Makefile.jinja", project / "Makefile"),
     ):
         write_text(path, pages.get_template(template).render(values))
-
-
-_STRATEGIES: dict[Strategy, str] = {
-    "latency": "Latency",
-    "resource": "Resource",
-    "distributed_arithmetic": "distributed_arithmetic",
-}
-
-
-def _knobs(hardware: Hardware, origin: Where) -> dict[str, Any]:
-    reuse, strategy = hardware.knobs(origin.node, origin.module or "")
-    return {"ReuseFactor": reuse, "Strategy": _STRATEGIES[strategy]}
 
 
 def _layout(shape: tuple[int, ...]) -> str:

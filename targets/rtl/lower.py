@@ -35,7 +35,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     given = next(iter(program.encodings.values()))
     produced = program.output_encodings[0]
     inputs, outputs = needed(given, "the input"), needed(produced, "the output")
-    logic = trace(program, hardware.strategy, progress)
+    logic = trace(program, hardware, progress)
     family = part(hardware.part).family
     plan = schedule(logic, hardware.clock_ns, FABRICS[family])
     project = Path(request["folder"]) / MAIN
@@ -58,9 +58,16 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
             "operations": len(logic.ops),
             "multipliers": int((kinds == 7).sum()),
             "tables": int((kinds == 8).sum()),
+            "notes": _notes(hardware),
         },
     )
     return artifact.to_json()
+
+
+def _notes(hardware: Hardware) -> dict[str, str]:
+    if max([hardware.reuse, *(k.reuse or 1 for k in hardware.layers)]) == 1:
+        return {}
+    return {"reuse": "nothing is reused: the pipeline takes a sample every clock"}
 
 
 def _golden(folder: Path, program: Program, inputs: FixedPoint, outputs: FixedPoint) -> None:

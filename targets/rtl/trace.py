@@ -25,7 +25,7 @@ from edgemix.graph import aten
 from edgemix.program import Program
 from edgemix.targets.fpga import dataflow, tables
 from edgemix.targets.fpga.dataflow import Step
-from edgemix.targets.fpga.hardware import Strategy
+from edgemix.targets.fpga.hardware import Hardware, Strategy
 from edgemix.targets.fpga.precision import needed
 from edgemix.targets.rtl import arithmetic as logic
 from edgemix.targets.rtl.arithmetic import Variables
@@ -38,28 +38,30 @@ costs most; −1 is no limit, and the fewest adders."""
 
 
 def trace(
-    program: Program, strategy: Strategy = "latency",
-    progress: Callable[[float], None] = lambda _: None,
+    program: Program, hardware: Hardware, progress: Callable[[float], None] = lambda _: None
 ) -> CombLogic:  # fmt: skip
     """The program as combinational logic: inputs and outputs are flat, in row-major order.
 
     Args:
         program: what to trace.
-        strategy: for few stages, or for little logic.
+        hardware: its strategies say which layers take few stages, and which little logic.
         progress: called with the share that is done.
 
     Raises:
         UnsupportedError: an operator has no logic.
     """
-    return Tracer(program.module(), _SLACK[strategy], progress).run()
+    return Tracer(program.module(), hardware, progress).run()
 
 
 class Tracer:
     """Values of the program as arrays of variables, shape by shape."""
 
-    def __init__(self, module: GraphModule, slack: int, progress: Callable[[float], None]) -> None:
+    def __init__(
+        self, module: GraphModule, hardware: Hardware, progress: Callable[[float], None]
+    ) -> None:
         self.module = module
-        self._slack = slack
+        self._hardware = hardware
+        self._slack = _SLACK[hardware.strategy]
         self.values: dict[Node, Variables] = {}
         self._progress = progress
         self._solutions: dict[object, Any] = {}
@@ -70,6 +72,8 @@ class Tracer:
         inputs: list[Variables] = []
         for done, step in enumerate(todo):
             if isinstance(step, Step):
+                at = g.where(step.anchor)
+                self._slack = _SLACK[self._hardware.knobs(at.node, at.module or "")[1]]
                 self.values[step.node] = self._rounded(step)
             elif step.op == "placeholder":
                 inputs.append(self._input(step))
@@ -101,7 +105,7 @@ class Tracer:
         intervals = tuple(v.qint for v in row)
         first = min(v.latency for v in row)
         latencies = tuple(float(v.latency - first) for v in row)
-        key = (kernel.tobytes(), kernel.shape, intervals, latencies)
+        key = (kernel.tobytes(), kernel.shape, intervals, latencies, self._slack)
         if key not in self._solutions:
             self._solutions[key] = solve(
                 np.ascontiguousarray(kernel, np.float32), qintervals=list(intervals),

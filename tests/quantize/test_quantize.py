@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from edgemix import data, diagnosis, rewrites
+from edgemix import data, diagnosis, rewrites, targets
 from edgemix import graph as g
 from edgemix.errors import InputError
 from edgemix.program import Origin, Program
 from edgemix.quantize.calibrate import Calibration, calibrate
 from edgemix.quantize.convert import quantize
-from edgemix.quantize.recipe import Recipe
+from edgemix.quantize.recipe import LayerException, Recipe
 
 
 class Logarithm(nn.Module):
@@ -159,3 +159,43 @@ def test_an_unknown_recipe_lists_the_known_ones() -> None:
         InputError, match="there is no recipe int9\n  try: use fixed8, int8, or a .toml"
     ):
         Recipe.load("int9")
+
+
+class Layers(nn.Module):
+    """Two layers with paths of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.first(x).softmax(-1))
+
+
+def test_exceptions_give_layers_widths_of_their_own(quantize_by: Callable[..., Program]) -> None:
+    torch.manual_seed(0)
+    exceptions = (
+        LayerException(match="*", weights=6),
+        LayerException(match="hea[d]", weights=3, activations=12),
+    )
+    program = quantize_by(Layers(), torch.randn(40, 6), "fixed8", exceptions=exceptions)
+    module, bits = program.module(), program.encodings
+    first, head = (n for n in g.float_ops(module) if g.op_name(n) == "linear")
+    weights = [g.encoding_of(module, node.args[1]) for node in (first, head)]
+    assert [w.bits for w in weights] == [6, 3]  # the last exception that matches counts
+    assert (bits[first.name].bits, bits[head.name].bits) == (8, 12)
+    # What is divided by spans more octaves, and so does its reciprocal.
+    assert {bits[n.name].bits for n in g.float_ops(module) if g.op_name(n) == "reciprocal"} == {10}
+
+
+def test_kernels_of_phones_have_eight_bits(quantize_by: Callable[..., Program]) -> None:
+    exceptions = (LayerException(match="head", activations=12),)
+    program = quantize_by(Layers(), torch.randn(40, 6), "fixed8", exceptions=exceptions)
+    assert targets.load("onnx").supports(program) == ()
+    for name, title in (("tflite", "TFLite"), ("coreml", "Core ML")):
+        # The softmax is whole there: of its ten-bit divisor they never hear.
+        (finding,) = targets.load(name).supports(program)
+        assert str(finding).startswith("linear_1 (head, test_quantize.py:")
+        assert finding.why == f"it has 12 bits, {title}'s kernels have 8"
+        assert finding.remedy == "quantize with the recipe int8"

@@ -125,5 +125,79 @@ def test_a_wrong_rewrite_is_caught(program: Program) -> None:
 
 
 def test_names_in_the_table_are_the_classes_own() -> None:
-    for name in (*rewrites.STANDARD, "split_softmax"):
+    for name in (*rewrites.STANDARD, "split_softmax", "split_norm", "split_division"):
         assert rewrites.load(name).name == name  # type: ignore[attr-defined]
+
+
+class Norms(nn.Module):
+    """Layer and group norms whose affine maps can and cannot move into what follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LayerNorm(6)
+        self.into = nn.Linear(6, 6)
+        self.alone = nn.LayerNorm((5, 6))
+        self.plain = nn.LayerNorm(6, elementwise_affine=False)
+        self.one = nn.GroupNorm(1, 5)
+        self.groups = nn.GroupNorm(5, 5, eps=1e-3)
+        for p in self.parameters():
+            nn.init.normal_(p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.into(self.layer(x))
+        x = self.alone(x).tanh() + self.plain(x)
+        return self.groups(self.one(x) + x)
+
+
+def test_norms_become_means_squares_and_one_table() -> None:
+    torch.manual_seed(0)
+    module = Norms()
+    program = Program.trace(module, (torch.zeros(1, 5, 6),), Origin("test"))
+    after = rewrites.standard(program, ("norm",))
+    names = operators(after)
+    assert not {"layer_norm", "group_norm"} & set(names)
+    assert names.count("rsqrt") == 5
+    # γ and β of the first moved into the linear layer; of four norms with γ three are products.
+    assert names.count("linear") == 1 and names.count("mul") == 2 * 5 + 3
+    x = torch.randn(4, 5, 6) * 3 + 1
+    torch.testing.assert_close(after.run(x)[0], module(x), rtol=1e-4, atol=1e-4)
+    steps = [n for n in g.float_ops(after.module()) if g.op_name(n) == "rsqrt"]
+    assert all(str(g.where(n).source).startswith("test_rewrites.py:") for n in steps)
+
+
+class Quotients(nn.Module):
+    """Divisions by a value, by a number, by a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("c", torch.tensor([2.0, 4.0, 8.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / (x * x + 1) + x / 4 + x / self.c
+
+
+def test_only_quotients_of_two_values_are_split() -> None:
+    program = Program.trace(Quotients(), (torch.zeros(1, 3),), Origin("test"))
+    after = rewrites.standard(program, ("division",))
+    names = operators(after)
+    assert names.count("reciprocal") == 1
+    assert names.count("div") == 1
+    x = torch.tensor([[-3.0, -0.0, 5.0], [1e3, 0.5, 0.0]])
+    torch.testing.assert_close(after.run(x)[0], Quotients()(x))
+
+
+class Reversed(nn.Module):
+    """Differences with the number first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (1 - x) * torch.rsub(x, 3, alpha=2) + torch.sub(x, 2, alpha=3)
+
+
+def test_a_number_minus_a_value_is_a_difference_of_tensors() -> None:
+    program = Program.trace(Reversed(), (torch.zeros(1, 4),), Origin("test"))
+    after = rewrites.standard(program)
+    for node in g.float_ops(after.module()):
+        if g.op_name(node) in ("sub", "mul") and not node.kwargs:
+            assert all(isinstance(a, torch.fx.Node) for a in node.args[:2]), node
+    x = torch.tensor([[-1.5, 0.0, 2.0, 7.25]])
+    assert torch.equal(after.run(x)[0], Reversed()(x))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,8 +20,9 @@ from edgemix.encoding import Encoding
 from edgemix.program import Program
 from edgemix.quantize.recipe import LayerException
 from edgemix.targets.fpga import tables
-from edgemix.targets.fpga.hardware import Hardware
+from edgemix.targets.fpga.hardware import Hardware, LayerKnobs
 from edgemix.targets.fpga.precision import bounds, exact_type, product_sum
+from edgemix.targets.hls4ml.knobs import nearest_reuse
 
 
 class Vision(nn.Module):
@@ -173,6 +178,77 @@ def test_bits_by_layer_reach_the_hardware(
     assert np.array_equal(found[0], program.run(x)[0].numpy())
 
 
+KNOBS = {
+    "resource": (Vision, Hardware(reuse=4, strategy="resource"), {"conv2d", "conv2d_1"}),
+    "resource-stream": (
+        Tokens, Hardware(reuse=4, strategy="resource", interface="io_stream", backend="Vitis"),
+        {"linear", "linear_1"},
+    ),
+    "distributed": (Vision, Hardware(reuse=2, strategy="distributed_arithmetic"),
+                    {"conv2d", "conv2d_1", "conv2d_2"}),
+    "by-layer": (
+        Tokens, Hardware(layers=(LayerKnobs("h*d", 4, "resource"),)), {"linear_1"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", KNOBS)
+def test_knobs_change_how_it_is_built_and_not_what_it_computes(
+    case: str,
+    quantize_by: Callable[..., Program],
+    program_file: Callable[[Program], Path],
+    tmp_path: Path,
+) -> None:
+    kind, hardware, noted = KNOBS[case]
+    torch.manual_seed(0)
+    program = quantize_by(kind(), torch.randn(64, *kind.shape), "fixed8")
+    target = targets.load("hls4ml", hardware)
+    (folder := tmp_path / "artifact").mkdir()
+    artifact = target.lower(program, program_file(program), folder)
+    assert set(artifact.facts["notes"]) == noted
+    x = adversarial(kind.shape, next(iter(program.encodings.values())))
+    found = target.run(artifact, folder, (x.numpy(),))
+    assert found is not None
+    assert np.array_equal(found[0], program.run(x)[0].numpy())
+    parameters = (folder / "project/firmware/parameters.h").read_text()
+    words = {"resource": "nnet::resource", "distributed": "nnet::distributed_arithmetic"}
+    assert words.get(case.split("-")[0], "nnet::resource") in parameters
+
+
+def test_rtl_takes_a_strategy_by_layer_and_says_what_it_ignores(
+    quantize_by: Callable[..., Program], program_file: Callable[[Program], Path], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    program = quantize_by(
+        nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 8)), torch.randn(40, 16), "fixed8"
+    )
+    operations = {}
+    for name, hardware in {
+        "latency": Hardware(), "resource": Hardware(strategy="resource", reuse=3),
+        "first": Hardware(layers=(LayerKnobs("0", strategy="resource"),)),
+    }.items():  # fmt: skip
+        (folder := tmp_path / name).mkdir()
+        artifact = targets.load("rtl", hardware).lower(program, program_file(program), folder)
+        operations[name] = artifact.facts["operations"]
+        assert set(artifact.facts["notes"]) == ({"reuse"} if hardware.reuse > 1 else set())
+    assert len(set(operations.values())) == 3, operations
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 40))
+def test_the_nearest_reuse_factor_is_hls4mls_own(asked: int, inputs: int, outputs: int) -> None:
+    from hls4ml.backends.fpga.fpga_backend import FPGABackend
+
+    valid = FPGABackend.get_valid_reuse_factors(
+        SimpleNamespace(_validate_reuse_factor=partial(FPGABackend._validate_reuse_factor, None)),
+        inputs, outputs,
+    )  # fmt: skip
+    expected = FPGABackend.get_closest_reuse_factor(None, valid, asked)
+    assert nearest_reuse(asked, inputs, outputs, beyond_inputs=True) == expected
+    capped = [r for r in valid if r <= inputs]
+    assert nearest_reuse(asked, inputs, outputs, beyond_inputs=False) in capped
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_an_empty_batch_gives_an_empty_answer(
     way: str,
@@ -188,6 +264,29 @@ def test_an_empty_batch_gives_an_empty_answer(
     found = target.run(artifact, folder, (np.zeros((0, 3), np.float32),))
     assert found is not None
     assert found[0].shape == (0, 2)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_two_lowerings_write_the_same_files(
+    way: str,
+    quantize_by: Callable[..., Program],
+    program_file: Callable[[Program], Path],
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    program = quantize_by(
+        nn.Sequential(nn.Linear(3, 2), nn.Sigmoid()), torch.randn(20, 3), "fixed8"
+    )
+    target, written = targets.load(*WAYS[way]), []
+    for name in ("first", "second"):
+        (folder := tmp_path / name).mkdir()
+        target.lower(program, program_file(program), folder)
+        project = sorted(p for p in (folder / "project").rglob("*") if p.is_file())
+        assert len(project) >= 6
+        written.append({p.relative_to(folder): p.read_bytes() for p in project})
+    # Compiled simulators may carry the time and place of their making.
+    first, second = ({k: v for k, v in w.items() if v[:4] != b"\x7fELF"} for w in written)
+    assert first == second
 
 
 class Sorting(nn.Module):
