@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -17,8 +17,10 @@ from edgemix.data import Data
 from edgemix.errors import InputError, UnsupportedError
 from edgemix.evidence import write_evidence
 from edgemix.extras import versions
-from edgemix.latency.budget import LATENCY, Budget, Verdict, judge
+from edgemix.latency.base import Latency
+from edgemix.latency.budget import LATENCY, Budget, Verdict, judge_all
 from edgemix.latency.host import environment
+from edgemix.latency.resources import Resources
 from edgemix.program import Program
 from edgemix.proof import Contract, Fidelity
 from edgemix.quantize.calibrate import Calibration, DataPrint, calibrate, fingerprint
@@ -132,11 +134,15 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
         # Converters mostly wait on their own imports: two at a time. Times are measured after all.
         with ThreadPoolExecutor(max_workers=2) as pool:
             made = list(pool.map(lambda t: _make(t, quantized, out, held_out, say), chosen))
+        figures = {
+            target.name: _figures(target, artifact, out / target.name, order, budgets, say)
+            for target, (artifact, _, _) in zip(chosen, made, strict=True)
+        }
+        gates = judge_all(budgets, figures, fpga)
         results = []
         for target, (artifact, found, precision) in zip(chosen, made, strict=True):
             folder = out / target.name
-            with say.step(f"{target.title}: time"):
-                latency = target.latency(artifact, folder, order.threads)
+            latency, resources = figures[target.name]
             fidelity = None
             if found is not None:
                 fidelity = proof.compare(
@@ -147,15 +153,8 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
                     labels=held_out.labels,
                     float_outputs=float_outputs,
                 )
-            own = [b for b in budgets if b.of(target.name, fpga)]
-            resources = None
-            if any(b.what != LATENCY for b in own) and isinstance(target, Countable):
-                with say.step(f"{target.title}: count cells (Yosys takes minutes)"):
-                    resources = target.resources(artifact, folder)
-            verdicts = (
-                *_verdicts(order, target, fidelity, precision),
-                *(judge(b, target.name, latency, resources) for b in own),
-            )
+            times = [b.limit for b in budgets if b.what == LATENCY and b.of(target.name, fpga)]
+            verdicts = (*_verdicts(order, target, fidelity, precision), *gates[target.name])
             write_evidence(
                 folder, target, artifact, quantized, calibration.data, held_out.samples, expected,
                 None if found is None else found[0], contracts[target.name],
@@ -169,7 +168,7 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
                     precision,
                     latency,
                     resources,
-                    min((b.limit for b in own if b.what == LATENCY), default=None),
+                    min(times, default=None),
                     verdicts,
                 )
             )
@@ -221,6 +220,20 @@ def _one_input(program: Program) -> None:
             f"the model has {len(program.inputs)} inputs and {len(program.outputs)} outputs",
             do="deploy takes one of each for now",
         )
+
+
+def _figures(
+    target: Target, artifact: Artifact, folder: Path, order: Order, budgets: Sequence[Budget],
+    say: Listener,
+) -> tuple[Latency | None, Resources | None]:  # fmt: skip
+    """Its latency and, where a budget asks, what it takes of an FPGA."""
+    with say.step(f"{target.title}: time"):
+        latency = target.latency(artifact, folder, order.threads)
+    asked = any(b.what != LATENCY and b.target in (None, target.name) for b in budgets)
+    if not asked or not isinstance(target, Countable):
+        return latency, None
+    with say.step(f"{target.title}: count cells (Yosys takes minutes)"):
+        return latency, target.resources(artifact, folder)
 
 
 def _contracts(order: Order, chosen: list[Target]) -> dict[str, Contract]:

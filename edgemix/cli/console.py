@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from edgemix.latency.units import duration
+
 if TYPE_CHECKING:
     from edgemix.latency.budget import Verdict
     from edgemix.latency.resources import Resources
@@ -164,7 +166,7 @@ def _row(target: TargetResult) -> list[str]:
         worst = "–" if f.worst_lsb is None else f"{f.worst_lsb} LSB"
         contract = f"{f.contract}{'' if f.passed else ' ✗'}"
         shown = [accuracy, contract, f"{f.identical:.2%}", f"{f.within:.2%}", worst]
-    latency = "–" if t is None else f"{t.p50_ms * 1000:.0f} µs {t.kind}"
+    latency = "–" if t is None else f"{duration(t.p50_ms, 3)} {t.kind}"
     return [target.title, _bytes(target.size), *shown, latency]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgemix.errors import InputError
 from edgemix.latency.base import Latency
 from edgemix.latency.resources import RESOURCES, Resources
+from edgemix.latency.units import duration
 
 _MS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "µs": 1e-3, "ns": 1e-6}
 _FORM = re.compile(r"(\w+)(?:\.(\w+))?=([0-9.]+(?:e-?\d+)?)\s*([a-zµ%]*)")
@@ -20,7 +21,7 @@ class Budget:
     """The longest median time of an inference, or the most that a design takes of an FPGA."""
 
     target: str | None
-    """None: of every target that has such a number."""
+    """None: of every target that has such a number; one at least must have it."""
     what: str
     """``latency`` or a name of ``RESOURCES``."""
     limit: float
@@ -106,14 +107,41 @@ def judge(
     """A budget against what was found; a budget without a number to hold against it fails."""
     if budget.what != LATENCY:
         return _judge_resource(budget, target, resources)
-    asked = f"≤ {budget.limit:g} ms"
+    asked = f"≤ {duration(budget.limit)}"
     if latency is None:
         why = "this target gives no latency on this machine"
         return Verdict("budget", target, asked, "no latency", False, why)
-    found = f"{latency.p50_ms:.4g} ms {latency.kind}"
+    found = f"{duration(latency.p50_ms)} {latency.kind}"
     passed = latency.p50_ms <= budget.limit
     why = "" if passed else f"{latency.p50_ms / budget.limit:.2g} times the budget"
     return Verdict("budget", target, asked, found, passed, why)
+
+
+Figures = Mapping[str, tuple[Latency | None, Resources | None]]
+"""What is known of every target, by its name."""
+
+
+def judge_all(
+    budgets: Sequence[Budget], figures: Figures, fpga: Sequence[str]
+) -> dict[str, tuple[Verdict, ...]]:
+    """Verdicts by target.
+
+    A budget for any target passes over those without such a number, unless none has it: then it
+    fails for each.
+    """
+    verdicts: dict[str, list[Verdict]] = {name: [] for name in figures}
+    for budget in budgets:
+        own = [name for name in figures if budget.of(name, fpga)]
+        known = [name for name in own if _has_number(budget, *figures[name])]
+        for name in known if budget.target is None and known else own:
+            verdicts[name].append(judge(budget, name, *figures[name]))
+    return {name: tuple(found) for name, found in verdicts.items()}
+
+
+def _has_number(budget: Budget, latency: Latency | None, resources: Resources | None) -> bool:
+    if budget.what == LATENCY:
+        return latency is not None
+    return resources is not None and budget.what in resources.used
 
 
 def _judge_resource(budget: Budget, target: str, resources: Resources | None) -> Verdict:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from edgemix.latency.units import duration
 from edgemix.report import plots
 from edgemix.report.schema import Report, TargetResult
 
@@ -19,7 +21,9 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(bytes=_bytes, ms=_milliseconds, percent=_percent, count=_count)
+    environment.filters.update(
+        bytes=_bytes, ms=partial(duration, digits=3), percent=_percent, count=_count
+    )
     template = environment.get_template("report.html.jinja")
     return template.render(
         report=report,
@@ -39,10 +43,6 @@ def _tally(target: TargetResult) -> list[tuple[str, str, int]]:
 
 def _bytes(count: int) -> str:
     return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1e6:.2f} MB"
-
-
-def _milliseconds(value: float) -> str:
-    return f"{value * 1000:.3g} µs" if value < 1 else f"{value:.3g} ms"
 
 
 def _percent(share: float | None) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from markupsafe import Markup, escape
 
+from edgemix.latency.units import duration
 from edgemix.report.schema import Layer, Precision
 
 ROW = 20
@@ -78,13 +79,37 @@ def budget(p50: float, p90: float, p99: float, limit: float | None) -> Markup:
         '<svg class="budget" viewBox="0 0 300 18" role="img" aria-label="latency">',
         '<line class="grid" x1="0" x2="300" y1="9" y2="9"/>',
         f'<line class="span" x1="{at[0]:.1f}" x2="{at[2]:.1f}" y1="9" y2="9"/>',
-        f'<circle class="p99" cx="{at[2]:.1f}" cy="9" r="3"><title>p99 {p99:.4g} ms</title></circle>',
-        f'<circle class="p90" cx="{at[1]:.1f}" cy="9" r="4"><title>p90 {p90:.4g} ms</title></circle>',
-        f'<circle class="p50" cx="{at[0]:.1f}" cy="9" r="5"><title>p50 {p50:.4g} ms</title></circle>',
+        f'<circle class="p99" cx="{at[2]:.1f}" cy="9" r="3"><title>p99 {duration(p99)}</title></circle>',
+        f'<circle class="p90" cx="{at[1]:.1f}" cy="9" r="4"><title>p90 {duration(p90)}</title></circle>',
+        f'<circle class="p50" cx="{at[0]:.1f}" cy="9" r="5"><title>p50 {duration(p50)}</title></circle>',
     ]
     if limit is not None:
         x = 300 * limit / end
         parts.append(f'<line class="limit" x1="{x:.1f}" x2="{x:.1f}" y1="1" y2="17"/>')
+    parts.append("</svg>")
+    return Markup("".join(parts))
+
+
+def resources(used: dict[str, int], available: dict[str, int]) -> Markup:
+    """Horizontal bars: the share of every resource that the part has; a full one is all of it."""
+    names = [name for name in used if available.get(name)]
+    height = ROW * len(names)
+    parts = [
+        f'<svg class="plot" viewBox="0 0 {LABEL + PLOT + 70} {height}" role="img" '
+        f'aria-label="share of the part that the design takes">'
+    ]
+    for i, name in enumerate(names):
+        y, share = i * ROW, used[name] / available[name]
+        full = PLOT * min(share, 1.0)
+        text = f"{used[name]:,} of {available[name]:,} ({share:.1%})"
+        inside = share > 0.5
+        x, anchor = (LABEL + full - 6, "end") if inside else (LABEL + full + 6, "start")
+        parts.append(
+            f'<text class="name" x="{LABEL - 8}" y="{y + 14}" text-anchor="end">{escape(name.upper())}</text>'
+            f'<rect class="room" x="{LABEL}" y="{y + 3}" width="{PLOT}" height="{ROW - 6}" rx="2"/>'
+            f'<rect class="{"worst" if share > 1 else "bar"}" x="{LABEL}" y="{y + 3}" width="{full:.1f}" height="{ROW - 6}" rx="2"/>'
+            f'<text class="value{" inside" if inside else ""}" x="{x:.1f}" y="{y + 14}" text-anchor="{anchor}">{text}</text>'
+        )
     parts.append("</svg>")
     return Markup("".join(parts))
 

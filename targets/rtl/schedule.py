@@ -66,7 +66,7 @@ def schedule(logic: CombLogic, clock_ns: float, fabric: Fabric) -> Schedule:
         InputError: one operation alone takes longer than a period.
     """
     window = clock_ns * (1 - UNCERTAINTY) - fabric.register
-    delays = [_delay(op, logic, fabric) for op in logic.ops]
+    delays = [delay(op, logic, fabric) for op in logic.ops]
     slowest = max(delays, default=0.0)
     if slowest > window:
         raise InputError(
@@ -74,10 +74,10 @@ def schedule(logic: CombLogic, clock_ns: float, fabric: Fabric) -> Schedule:
             do="use a slower clock",
         )
     ends: list[float] = []
-    for op, delay in zip(logic.ops, delays, strict=True):
+    for op, needed in zip(logic.ops, delays, strict=True):
         start = max((ends[i] for i in operands(op)), default=0.0)
         border = (math.floor(start / window + _EPSILON) + 1) * window
-        ends.append(start + delay if start + delay <= border + _EPSILON else border + delay)
+        ends.append(needed + (start if start + needed <= border + _EPSILON else border))
     stages = max((_stage(ends[i], window) for i in logic.out_idxs), default=0) + 1
     readers = _readers(logic)
     outputs = set(logic.out_idxs)
@@ -144,7 +144,8 @@ def operands(op: Op) -> list[int]:
     return found
 
 
-def _delay(op: Op, logic: CombLogic, fabric: Fabric) -> float:
+def delay(op: Op, logic: CombLogic, fabric: Fabric) -> float:
+    """How long an operation takes, in ns."""
     width = int(sum(minimal_kif(op.qint)))
     adder = fabric.carry + fabric.carry_bit * width
     match op.opcode:

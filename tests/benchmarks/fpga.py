@@ -131,36 +131,37 @@ def mlp(saved: Saved = None) -> None:
     _, program = quantized(*jets.mlp(), "mlp", "jet-features:train")
     rows = []
 
-    def add(flow: str, strategy: str, logic: Any, used: Mapping[str, int]) -> None:
-        cut = schedule(logic, CLOCK_NS, FABRICS["xcup"])
+    def add(flow: str, rounding: str, strategy: str, logic: Any, used: Mapping[str, int]) -> None:
+        stages, slowest = peer.cut_by_additions(logic)
         rows.append(
             {
-                "flow": flow, "strategy": strategy, "LUT": used["lut"], "FF": used["ff"],
-                "stages at 5 ns, our delays": cut.stages,
-                "stages, 5 additions each": peer.stages_by_additions(logic),
+                "flow": flow, "rounding": rounding, "strategy": strategy, "LUT": used["lut"],
+                "FF": used["ff"],
+                "stages of 5 ns": schedule(logic, CLOCK_NS, FABRICS["xcup"]).stages,
+                "stages of 5 additions": stages, "their ns": slowest,
             }
         )  # fmt: skip
 
     with workplace(program) as (folder, file), console.status("tracing") as status:
-        model = peer.hls4ml_model(program, folder / "hls4ml", rounding="RND")
-        for strategy, slack in peer.ADDER_SLACK.items():
-            status.update(f"hls4ml's frontend, {strategy}")
-            logic = peer.traced(model, slack)
-            sources = peer.write_verilog(logic, folder / f"peer_{strategy}")
-            used = cells.read(peer.yosys(sources), PART, cells.version()).used
-            add("hls4ml's frontend, da4ml's Verilog", strategy, logic, used)
+        for rounding, name in peer.ROUNDINGS.items():
+            model = peer.hls4ml_model(program, folder / name, name)
+            for strategy, slack in peer.ADDER_SLACK.items():
+                status.update(f"hls4ml's frontend, {rounding}, {strategy}")
+                logic = peer.traced(model, slack, rounding)
+                sources = peer.write_verilog(logic, folder / f"peer_{name}_{strategy}")
+                used = cells.read(peer.yosys(sources), PART, cells.version()).used
+                add("hls4ml's frontend", rounding, strategy, logic, used)
         for strategy in peer.ADDER_SLACK:
             status.update(f"edgemix, {strategy}")
             hardware = Hardware(PART, CLOCK_NS, strategy=strategy)  # type: ignore[arg-type]
             target: Any = targets.load("rtl", hardware)
             (made := folder / f"ours_{strategy}").mkdir()
             used = target.resources(target.lower(program, file, made), made).used
-            add("edgemix", strategy, trace(program, hardware), used)
+            add("edgemix", "half to even", strategy, trace(program, hardware), used)
     show(
         f"Jet perceptron 16-64-32-32-5, fixed8, {PART}", rows, saved,
-        f"LUT and FF: {cells.version()}, no place and route; edgemix has the registers of its own "
-        "stages, da4ml those of five additions each.\nThe peer rounds half up (AP_RND), the program "
-        "half to even, which costs more.",
+        f"LUT and FF: {cells.version()}, no place and route; edgemix's registers cut stages of 5 ns "
+        "(by its own delays), those of hls4ml's frontend, in da4ml's Verilog, of 5 additions.",
     )  # fmt: skip
 
 

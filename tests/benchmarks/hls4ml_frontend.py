@@ -2,8 +2,8 @@
 
 hls4ml writes Verilog only through Vivado. Where there is none, da4ml (its distributed arithmetic,
 by the same authors) turns the layers into Verilog: weights, biases, accumulators and result types
-are what hls4ml's model says after its own passes. da4ml cannot round half to even, as the program
-does; for its logic the peer rounds half up, which is cheaper.
+are what hls4ml's model says after its own passes. da4ml rounds half up, which is cheaper than half
+to even, as the program does: the peer is built with both, the second by logic that edgemix lends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,13 +25,19 @@ from da4ml.types import CombLogic
 from torch import nn
 
 from edgemix import graph as g
+from edgemix.encoding import FixedPoint
 from edgemix.program import Program
 from edgemix.targets.fpga import dataflow, precision
 from edgemix.targets.fpga.dataflow import Step
 from edgemix.targets.fpga.tables import constant_array
+from edgemix.targets.rtl import arithmetic
+from edgemix.targets.rtl.schedule import FABRICS, delay, operands
 
 CUTOFF = 5
 """Additions between registers that da4ml's command line takes by default."""
+Rounding = Literal["half up", "half to even"]
+ROUNDINGS: dict[Rounding, str] = {"half up": "RND", "half to even": "RND_CONV"}
+"""And hls4ml's names."""
 ADDER_SLACK = {"latency": 2, "resource": -1}
 """hls4ml passes 2 for its strategy distributed_arithmetic; −1 is the fewest adders."""
 
@@ -96,8 +102,8 @@ def hls4ml_model(program: Program, folder: Path, rounding: str = "RND_CONV") -> 
         )  # fmt: skip
 
 
-def traced(model: Any, slack: int) -> CombLogic:
-    """hls4ml's layers as da4ml's logic."""
+def traced(model: Any, slack: int, rounding: Rounding) -> CombLogic:
+    """hls4ml's layers as da4ml's logic; half to even is logic that edgemix lends."""
     given = x = None
     for layer in model.get_layers():
         kind, made = layer.class_name, layer.get_output_variable()
@@ -116,16 +122,31 @@ def traced(model: Any, slack: int) -> CombLogic:
         else:
             assert kind == "Activation", kind
             x = x.relu()
-        x = x.quantize(
-            int(p.signed), p.integer - int(p.signed), p.fractional,
-            overflow_mode=p.saturation_mode.name, round_mode=p.rounding_mode.name,
-        )  # fmt: skip
+        if rounding == "half up" or (kind == "Dense" and p.rounding_mode.name == "TRN"):
+            x = x.quantize(
+                int(p.signed), p.integer - int(p.signed), p.fractional,
+                overflow_mode=p.saturation_mode.name, round_mode=p.rounding_mode.name,
+            )  # fmt: skip
+        else:
+            fixed = FixedPoint(p.width, p.integer, bool(p.signed))
+            x = FixedVariableArray(np.array([arithmetic.fit(v, fixed) for v in x]))
     return comb_trace(given, x)
 
 
-def stages_by_additions(logic: CombLogic, cutoff: int = CUTOFF) -> int:
-    """Stages as da4ml cuts them: every addition counts one, whatever its width."""
-    return len(to_pipeline(logic, cutoff, verbose=False).solutions)
+def cut_by_additions(logic: CombLogic, cutoff: int = CUTOFF) -> tuple[int, float]:
+    """Stages as da4ml cuts them (every addition counts one, whatever its width) and the ns that
+    the slowest takes by our delays.
+    """
+    stages = to_pipeline(logic, cutoff, verbose=False).solutions
+    return len(stages), max(_slowest(stage) for stage in stages)
+
+
+def _slowest(stage: CombLogic) -> float:
+    ends: list[float] = []
+    for op in stage.ops:
+        start = max((ends[i] for i in operands(op)), default=0.0)
+        ends.append(start + delay(op, stage, FABRICS["xcup"]))
+    return max(ends)
 
 
 def write_verilog(logic: CombLogic, folder: Path, cutoff: int = CUTOFF) -> Path:

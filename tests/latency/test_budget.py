@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from edgemix.errors import InputError
 from edgemix.latency.base import Latency
-from edgemix.latency.budget import Budget, judge
+from edgemix.latency.budget import Budget, judge, judge_all
 from edgemix.latency.host import measure
 from edgemix.latency.resources import Resources
+from edgemix.latency.units import duration
 
 TARGETS = ("onnx", "tflite")
 
@@ -84,6 +87,33 @@ def test_resources(text: str, asked: str, found: str, passed: bool) -> None:
     assert (verdict.asked, verdict.found, verdict.passed) == (asked, found, passed)
     assert passed == (verdict.why == "")
     assert not judge(budget, "rtl", None, None).passed
+
+
+def test_a_budget_for_any_target_passes_over_those_without_a_number() -> None:
+    figures = {"rtl": (latency(2.0), COUNTED), "hls4ml": (None, None)}
+
+    def judged(text: str, names: dict[str, Any] = figures) -> dict[str, list[bool]]:
+        budget = Budget.parse(text, FPGA, FPGA)
+        found = judge_all([budget], names, FPGA)
+        assert set(found) == set(names)
+        return {name: [v.passed for v in verdicts] for name, verdicts in found.items()}
+
+    assert judged("latency=3ms") == {"rtl": [True], "hls4ml": []}
+    assert judged("lut=10") == {"rtl": [False], "hls4ml": []}
+    assert judged("hls4ml=3ms") == {"rtl": [], "hls4ml": [False]}
+    assert judged("uram=1") == {"rtl": [False], "hls4ml": [False]}  # nobody has counted it
+    assert judged("latency=1s", {"hls4ml": (None, None)}) == {"hls4ml": [False]}
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        (6.5e-5, "65 ns"), (1e-3, "1 µs"), (0.0362, "36.2 µs"), (0.9999999999, "1 ms"), (1500.0, "1.5 s"),
+        (0.0, "0 ns"), (5e-8, "0.05 ns"), (2.0, "2 ms"),
+    ],
+)  # fmt: skip
+def test_durations(ms: float, text: str) -> None:
+    assert duration(ms) == text
 
 
 def test_whom_a_budget_is_for() -> None:

@@ -119,6 +119,27 @@ def test_the_page_says_what_was_found() -> None:
         assert text in page, text
 
 
+def test_resources_are_drawn_against_the_part() -> None:
+    assert "What it takes of the FPGA" not in render(made())
+    changed = document()
+    changed["targets"][3] |= {
+        "facts": {"part": "xc7z020"},
+        "resources": {
+            "method": "Yosys, no place and route", "used": {"lut": 79_800, "ff": 53_200, "carry": 9},
+            "available": {"lut": 53_200, "ff": 106_400},
+        },
+    }  # fmt: skip
+    page = render(schema.Report.model_validate(changed))
+    for text in (
+        "HLS4ML: Yosys, no place and route; xc7z020", "79,800 of 53,200 (150.0%)",
+        "53,200 of 106,400 (50.0%)",
+    ):  # fmt: skip
+        assert text in page, text
+    assert 'class="worst" x="250" y="3" width="430.0"' in page  # no longer than the part
+    assert 'class="bar" x="250" y="23" width="215.0"' in page
+    assert "CARRY" not in page  # the part has no number for it
+
+
 def test_a_failed_gate_is_said_first() -> None:
     page = render(made(passed=False))
     assert "1 gate failed" in page

@@ -1,0 +1,11 @@
+"""Times as people read them."""
+
+from __future__ import annotations
+
+_UNITS = (("s", 1e3), ("ms", 1.0), ("µs", 1e-3), ("ns", 1e-6))
+
+
+def duration(ms: float, digits: int = 4) -> str:
+    """A time in milliseconds, in the largest unit of which it is at least one: ``65 ns``."""
+    name, size = next((u for u in _UNITS if abs(ms) >= u[1] * (1 - 1e-9)), _UNITS[-1])
+    return f"{ms / size:.{digits}g} {name}"
