@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,9 +20,8 @@ from edgemix import targets
 from edgemix.encoding import Encoding
 from edgemix.program import Program
 from edgemix.quantize.recipe import LayerException
-from edgemix.targets.fpga import tables
+from edgemix.targets.base import Artifact, Target
 from edgemix.targets.fpga.hardware import Hardware, LayerKnobs
-from edgemix.targets.fpga.precision import bounds, exact_type, product_sum
 from edgemix.targets.hls4ml.knobs import nearest_reuse
 
 
@@ -125,39 +125,61 @@ WAYS = {
 }
 
 
+@dataclass(frozen=True)
+class Made:
+    """A program lowered for an FPGA."""
+
+    target: Target
+    artifact: Artifact
+    folder: Path
+
+    def answers_as(self, program: Program, x: Tensor) -> bool:
+        """Whether it gives every integer of the program."""
+        found = self.target.run(self.artifact, self.folder, (x.numpy(),))
+        assert found is not None
+        return np.array_equal(found[0], program.run(x)[0].numpy())
+
+
+Lowered = Callable[..., Made]
+
+
+@pytest.fixture
+def lowered(program_file: Callable[[Program], Path], tmp_path: Path) -> Lowered:
+    """Lower a program by a target's name and hardware, into a folder of that name."""
+
+    def lower(program: Program, name: str, hardware: Hardware, folder: str = "artifact") -> Made:
+        target, where = targets.load(name, hardware), tmp_path / folder
+        assert target.supports(program) == ()
+        where.mkdir()
+        return Made(target, target.lower(program, program_file(program), where), where)
+
+    return lower
+
+
 @pytest.mark.parametrize("kind", [Vision, Tokens, Functions, Maps])
 @pytest.mark.parametrize("way", WAYS)
 def test_every_integer_is_the_programs(
     kind: type[nn.Module],
     way: str,
     quantize_by: Callable[..., Program],
-    program_file: Callable[[Program], Path],
-    tmp_path: Path,
+    lowered: Lowered,
 ) -> None:
     torch.manual_seed(0)
     samples = torch.randn(64, *kind.shape, generator=torch.Generator().manual_seed(3))
     # Free scales of additions in firmware, shared ones in RTL: both ways of rounding them.
     program = quantize_by(kind(), samples, "fixed8", align_additions=1.0 + (way == "rtl"))
-    target = targets.load(*WAYS[way])
-    assert target.supports(program) == ()
-    folder = tmp_path / "artifact"
-    folder.mkdir()
-    artifact = target.lower(program, program_file(program), folder)
     x = adversarial(kind.shape, next(iter(program.encodings.values())))
-    found = target.run(artifact, folder, (x.numpy(),))
-    assert found is not None
-    expected = program.run(x)[0].numpy()
-    assert np.unique(expected).size > 20
-    assert np.array_equal(found[0], expected)
-    assert {op.achieved for op in target.audit(artifact, folder)} == {"fixed"}
+    assert program.run(x)[0].unique().numel() > 20
+    made = lowered(program, *WAYS[way])
+    assert made.answers_as(program, x)
+    assert {op.achieved for op in made.target.audit(made.artifact, made.folder)} == {"fixed"}
 
 
 @pytest.mark.parametrize("way", ["stream", "rtl"])
 def test_bits_by_layer_reach_the_hardware(
     way: str,
     quantize_by: Callable[..., Program],
-    program_file: Callable[[Program], Path],
-    tmp_path: Path,
+    lowered: Lowered,
 ) -> None:
     torch.manual_seed(0)
     exceptions = (
@@ -168,14 +190,8 @@ def test_bits_by_layer_reach_the_hardware(
     program = quantize_by(Tokens(), samples, "fixed8", exceptions=exceptions)
     bits = {name: e.bits for name, e in program.encodings.items()}
     assert bits["linear"] == 12
-    target = targets.load(*WAYS[way])
-    folder = tmp_path / "artifact"
-    folder.mkdir()
-    artifact = target.lower(program, program_file(program), folder)
     x = adversarial(Tokens.shape, next(iter(program.encodings.values())))
-    found = target.run(artifact, folder, (x.numpy(),))
-    assert found is not None
-    assert np.array_equal(found[0], program.run(x)[0].numpy())
+    assert lowered(program, *WAYS[way]).answers_as(program, x)
 
 
 KNOBS = {
@@ -196,27 +212,22 @@ KNOBS = {
 def test_knobs_change_how_it_is_built_and_not_what_it_computes(
     case: str,
     quantize_by: Callable[..., Program],
-    program_file: Callable[[Program], Path],
-    tmp_path: Path,
+    lowered: Lowered,
 ) -> None:
     kind, hardware, noted = KNOBS[case]
     torch.manual_seed(0)
     program = quantize_by(kind(), torch.randn(64, *kind.shape), "fixed8")
-    target = targets.load("hls4ml", hardware)
-    (folder := tmp_path / "artifact").mkdir()
-    artifact = target.lower(program, program_file(program), folder)
-    assert set(artifact.facts["notes"]) == noted
+    made = lowered(program, "hls4ml", hardware)
+    assert set(made.artifact.facts["notes"]) == noted
     x = adversarial(kind.shape, next(iter(program.encodings.values())))
-    found = target.run(artifact, folder, (x.numpy(),))
-    assert found is not None
-    assert np.array_equal(found[0], program.run(x)[0].numpy())
-    parameters = (folder / "project/firmware/parameters.h").read_text()
+    assert made.answers_as(program, x)
+    parameters = (made.folder / "project/firmware/parameters.h").read_text()
     words = {"resource": "nnet::resource", "distributed": "nnet::distributed_arithmetic"}
     assert words.get(case.split("-")[0], "nnet::resource") in parameters
 
 
 def test_rtl_takes_a_strategy_by_layer_and_says_what_it_ignores(
-    quantize_by: Callable[..., Program], program_file: Callable[[Program], Path], tmp_path: Path
+    quantize_by: Callable[..., Program], lowered: Lowered
 ) -> None:
     torch.manual_seed(0)
     program = quantize_by(
@@ -227,10 +238,9 @@ def test_rtl_takes_a_strategy_by_layer_and_says_what_it_ignores(
         "latency": Hardware(), "resource": Hardware(strategy="resource", reuse=3),
         "first": Hardware(layers=(LayerKnobs("0", strategy="resource"),)),
     }.items():  # fmt: skip
-        (folder := tmp_path / name).mkdir()
-        artifact = targets.load("rtl", hardware).lower(program, program_file(program), folder)
-        operations[name] = artifact.facts["operations"]
-        assert set(artifact.facts["notes"]) == ({"reuse"} if hardware.reuse > 1 else set())
+        facts = lowered(program, "rtl", hardware, name).artifact.facts
+        operations[name] = facts["operations"]
+        assert set(facts["notes"]) == ({"reuse"} if hardware.reuse > 1 else set())
     assert len(set(operations.values())) == 3, operations
 
 
@@ -253,15 +263,11 @@ def test_the_nearest_reuse_factor_is_hls4mls_own(asked: int, inputs: int, output
 def test_an_empty_batch_gives_an_empty_answer(
     way: str,
     quantize_by: Callable[..., Program],
-    program_file: Callable[[Program], Path],
-    tmp_path: Path,
+    lowered: Lowered,
 ) -> None:
     program = quantize_by(nn.Linear(3, 2), torch.randn(20, 3), "fixed8")
-    target = targets.load(*WAYS[way])
-    folder = tmp_path / "artifact"
-    folder.mkdir()
-    artifact = target.lower(program, program_file(program), folder)
-    found = target.run(artifact, folder, (np.zeros((0, 3), np.float32),))
+    made = lowered(program, *WAYS[way])
+    found = made.target.run(made.artifact, made.folder, (np.zeros((0, 3), np.float32),))
     assert found is not None
     assert found[0].shape == (0, 2)
 
@@ -270,104 +276,18 @@ def test_an_empty_batch_gives_an_empty_answer(
 def test_two_lowerings_write_the_same_files(
     way: str,
     quantize_by: Callable[..., Program],
-    program_file: Callable[[Program], Path],
-    tmp_path: Path,
+    lowered: Lowered,
 ) -> None:
     torch.manual_seed(0)
     program = quantize_by(
         nn.Sequential(nn.Linear(3, 2), nn.Sigmoid()), torch.randn(20, 3), "fixed8"
     )
-    target, written = targets.load(*WAYS[way]), []
+    written = []
     for name in ("first", "second"):
-        (folder := tmp_path / name).mkdir()
-        target.lower(program, program_file(program), folder)
+        folder = lowered(program, *WAYS[way], name).folder
         project = sorted(p for p in (folder / "project").rglob("*") if p.is_file())
         assert len(project) >= 6
         written.append({p.relative_to(folder): p.read_bytes() for p in project})
     # Compiled simulators may carry the time and place of their making.
     first, second = ({k: v for k, v in w.items() if v[:4] != b"\x7fELF"} for w in written)
     assert first == second
-
-
-class Sorting(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cumsum(x, -1)
-
-
-class Wide(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Linear(4000, 100)
-        self.second = nn.Linear(100, 5001)
-        self.third = nn.Linear(5001, 700)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.third(self.second(self.first(x)))
-
-
-@pytest.mark.parametrize(("name", "title"), [("hls4ml", "hls4ml"), ("rtl", "RTL")])
-def test_an_operator_without_a_layer_is_named(
-    name: str, title: str, quantize_by: Callable[..., Program]
-) -> None:
-    program = quantize_by(Sorting(), torch.randn(8, 5), "fixed8")
-    (finding,) = targets.load(name).supports(program)
-    assert str(finding).startswith("cumsum (test_exact.py:")
-    assert f"{title} has no layer for cumsum" in finding.why
-
-
-@pytest.mark.parametrize(("name", "limit"), [("hls4ml", "4,000,000"), ("rtl", "200,000")])
-def test_a_model_that_would_explode_is_refused_before_anything_is_generated(
-    name: str, limit: str, quantize_by: Callable[..., Program]
-) -> None:
-    program = quantize_by(Wide(), torch.randn(4, 4000), "fixed8")
-    (finding,) = targets.load(name).supports(program)
-    assert finding.why.startswith("unrolled it needs 4,400,800 multiply-accumulates")
-    assert f"{limit} are the limit; most in linear_2 (third, " in finding.why
-    assert finding.why.endswith(": 3,500,700")
-    assert finding.remedy == "make the model or its input smaller"
-
-
-def test_a_float_program_is_refused(float_program: Program) -> None:
-    for name in ("hls4ml", "rtl"):
-        (finding,) = targets.load(name).supports(float_program)
-        assert finding.remedy == "quantize with the recipe fixed8"
-
-
-def test_scales_that_are_no_powers_of_two_are_named(quantized: Callable[[str], Program]) -> None:
-    findings = targets.load("rtl").supports(quantized("int8"))
-    assert findings
-    assert all("is no power of two" in f.why or "RTL has no" in f.why for f in findings)
-
-
-def test_entries_near_a_tie_are_counted(quantize_by: Callable[..., Program]) -> None:
-    program = quantize_by(Functions(), torch.randn(64, 11), "fixed8")
-    module = program.module()
-    node = next(n for n in module.graph.nodes if n.name == "sigmoid")
-    given = Encoding.per_tensor(2**-4)
-    exact = torch.sigmoid(torch.tensor(3 * 2**-4, dtype=torch.float64)).item()
-    for offset, near in ((1e-5, 1), (1e-2, 0)):
-        # A scale that puts this entry so many steps beside a tie.
-        wanted = Encoding((exact / (100.5 + offset),), (0,))
-        assert tables.table(module, node, given, wanted).near_ties == near
-
-
-def test_accumulators_hold_the_worst_case_and_no_bit_more_than_needed() -> None:
-    generator = np.random.default_rng(0)
-    for _ in range(50):
-        inputs = Encoding.per_tensor(2.0 ** generator.integers(-9, 2), -128).fixed_point()
-        assert inputs is not None
-        weights = generator.integers(-127, 128, (3, 9)) * 2.0 ** generator.integers(-9, 2)
-        biases = generator.integers(-999, 999, 3) * 2.0 ** generator.integers(-12, 1)
-        accumulator = product_sum(inputs, weights, biases)
-        low, high = bounds(accumulator)
-        worst = np.abs(weights).sum(1) * bounds(inputs)[1] + np.abs(biases)
-        assert high >= worst.max() - 2.0**-accumulator.fraction
-        assert low <= -worst.max()
-        assert worst.max() * 4 > high
-
-
-def test_constants_get_the_narrowest_type() -> None:
-    fixed = exact_type(np.array([0.75, -2.0, 0.0]))
-    assert (fixed.width, fixed.integer) == (4, 2)
-    assert exact_type(np.zeros(3)).width == 2
-    assert exact_type(np.array([96.0])).fraction == -5
