@@ -7,6 +7,7 @@ import hashlib
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,17 @@ from torch.fx import GraphModule, Node
 from edgemix import graph as g
 from edgemix.encoding import Encoding
 from edgemix.errors import EdgemixError, InputError
+
+
+@contextlib.contextmanager
+def one_thread_each() -> Iterator[int]:
+    """Operators on one thread each; gives the number of threads that torch had for them."""
+    workers = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield workers
+    finally:
+        torch.set_num_threads(workers)
 
 
 @dataclass(frozen=True)
@@ -139,6 +151,9 @@ class Program:
     def run(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run the graph: the living definition of this program.
 
+        Every sample is computed by one thread, several samples at once: no sum depends on how many
+        cores there are, and small operators do not wait for threads.
+
         Args:
             inputs: as many as :attr:`inputs`. A batch larger than the graph's runs sample by
                 sample groups of the graph's batch size; it must be a multiple of it.
@@ -156,11 +171,15 @@ class Program:
             raise InputError(f"the number of samples must be a multiple of {batch}: {count}")
         if count == 0:
             return tuple(torch.zeros(0, *spec.shape[1:]) for spec in self.outputs)
-        pieces = []
-        with torch.inference_mode():
-            for start in range(0, count, batch):
-                result = self._runner(*(_plain(t[start : start + batch]) for t in inputs))
-                pieces.append(result if isinstance(result, tuple) else (result,))
+        runner = self._runner
+
+        def piece(start: int) -> tuple[Tensor, ...]:
+            with torch.inference_mode():
+                result = runner(*(_plain(t[start : start + batch]) for t in inputs))
+            return result if isinstance(result, tuple) else (result,)
+
+        with one_thread_each() as workers, ThreadPoolExecutor(workers) as pool:
+            pieces = list(pool.map(piece, range(0, count, batch)))
         return tuple(torch.cat([p[i] for p in pieces]) for i in range(len(self.outputs)))
 
     def module(self) -> GraphModule:

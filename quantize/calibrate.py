@@ -18,7 +18,7 @@ from torch.fx import Interpreter, Node
 from edgemix import files
 from edgemix.errors import InputError
 from edgemix.graph import where
-from edgemix.program import Program
+from edgemix.program import Program, one_thread_each
 from edgemix.quantize.observers import BINS, TensorStats
 
 
@@ -103,8 +103,9 @@ def calibrate(
     for batch in batches:
         check_batch(program, batch, first=samples)
         digest.update(batch.contiguous().numpy().tobytes())
-        for start in range(0, len(batch), size):
-            observer.run(batch[start : start + size].contiguous())
+        with one_thread_each():
+            for start in range(0, len(batch), size):
+                observer.run(batch[start : start + size].contiguous())
         samples += len(batch)
         if on_batch is not None:
             on_batch(len(batch))
