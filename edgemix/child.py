@@ -26,6 +26,7 @@ _KINDS: dict[str, type[EdgemixError]] = {
     kind.__name__: kind for kind in (EdgemixError, InputError, ToolError, UnsupportedError)
 }
 _PROGRESS = "EDGEMIX_PROGRESS_FD"
+_LIFELINE = "EDGEMIX_LIFELINE_FD"
 
 Progress = Callable[[float], None]
 
@@ -55,6 +56,7 @@ def call(
         asked, answered, log = (Path(folder) / n for n in ("request.json", "answer.json", "log"))
         asked.write_text(json.dumps(request))
         read_end, write_end = os.pipe()
+        lifeline, held = os.pipe()
         reader = threading.Thread(target=_relay, args=(read_end, on_progress), daemon=True)
         reader.start()
         with log.open("wb") as output:
@@ -63,11 +65,12 @@ def call(
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, _PROGRESS: str(write_end)},
-                pass_fds=(write_end,),
+                env={**os.environ, _PROGRESS: str(write_end), _LIFELINE: str(lifeline)},
+                pass_fds=(write_end, lifeline),
                 start_new_session=True,
             )
             os.close(write_end)
+            os.close(lifeline)
             try:
                 code = process.wait(timeout=timeout)
             except subprocess.TimeoutExpired as error:
@@ -76,6 +79,7 @@ def call(
                 ) from error
             finally:
                 _stop(process)
+                os.close(held)
                 reader.join(timeout=5)
         if answered.exists():
             answer: dict[str, Any] = json.loads(answered.read_text())
@@ -91,6 +95,12 @@ def progress(share: float) -> None:
     handle = os.environ.get(_PROGRESS)
     if handle is not None:
         os.write(int(handle), f"{share:.4f}\n".encode())
+
+
+def _die_with_parent(lifeline: int) -> None:
+    """End this process and all that it started when the parent, killed or not, is gone."""
+    os.read(lifeline, 1)
+    os.killpg(0, signal.SIGKILL)
 
 
 def _relay(handle: int, on_progress: Progress | None) -> None:
@@ -135,4 +145,6 @@ def _main(function: str, asked: str, answered: str) -> None:
 
 
 if __name__ == "__main__":
+    _lifeline = int(os.environ.pop(_LIFELINE))
+    threading.Thread(target=_die_with_parent, args=(_lifeline,), daemon=True).start()
     _main(*sys.argv[1:4])

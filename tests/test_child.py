@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -34,6 +36,14 @@ def stumble(request):
 def sleep(request):
     open(request["pid"], "w").write(str(os.getpid()))
     time.sleep(600)
+
+def start(request):
+    import subprocess
+    tool = subprocess.Popen(["sleep", "600"])
+    with open(request["pids"] + ".part", "w") as out:
+        out.write(f"{os.getpid()} {tool.pid}")
+    os.rename(request["pids"] + ".part", request["pids"])
+    tool.wait()
 """
 
 
@@ -79,3 +89,28 @@ def test_a_hang_ends_at_the_time_limit_and_leaves_no_process(tmp_path: Path) -> 
     time.sleep(0.2)
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
+
+
+def test_a_killed_parent_leaves_neither_child_nor_grandchild(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    code = f"from edgemix import child; child.call('child_functions:start', {{'pids': {str(pids)!r}}}, tool='T')"
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    while not pids.exists():
+        assert parent.poll() is None
+        time.sleep(0.02)
+    parent.kill()
+    parent.wait()
+    for pid in map(int, pids.read_text().split()):
+        for _ in range(500):
+            if not running(pid):
+                break
+            time.sleep(0.02)
+        assert not running(pid)
+
+
+def running(pid: int) -> bool:
+    """Whether the process is there and no zombie that nobody has waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
