@@ -56,7 +56,6 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         "ClockPeriod": hardware.clock_ns,
         "ClockUncertainty": "12.5%",
         "IOType": hardware.interface,
-        "Stamp": "edgemix",
         "Version": "1.0.0",
         "WriterConfig": {"Namespace": None, "WriteWeightsTxt": True, "WriteTar": False},
         "HLSConfig": {
@@ -77,8 +76,10 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
             config, firmware.layers, [firmware.layers[0]["name"]], [output.variable]
         )
         model.write()
-    stamp = str(model.config.get_config_value("Stamp"))
-    _forget(project, {str(project.resolve()): ".", str(project): ".", stamp: program.digest[:8]})
+    stamp, own = str(model.config.get_config_value("Stamp")), f"edgemix-{program.digest[:8]}"
+    # YAML quotes a stamp that happens to be a number.
+    names = {str(project.resolve()): ".", str(project): ".", f"'{stamp}'": own, stamp: own}
+    _forget(project, names)
     _testbench(project, program, hardware)
     spec = program.inputs[0]
     first = next(iter(firmware.precisions.values()))["result"]

@@ -139,7 +139,7 @@ def test_every_step_runs_once_and_the_proven_project_stays(project: Path, fakes:
     assert [c.used["lut"] for c in found.counts] == [2532, 1526]
     assert {v.gate: v.passed for v in found.verdicts[:2]} == {"clock": True, "cosimulation": True}
     assert [(v.asked, v.passed) for v in found.verdicts[2:]] == [
-        ("≤ 0.001 ms", True), ("LUT ≤ 5%", True), ("DSP ≤ 10", False),
+        ("≤ 1 µs", True), ("LUT ≤ 5%", True), ("DSP ≤ 10", False),
     ]  # fmt: skip
     assert found.verdicts[4].found == "66 (30.0%) by Vivado 2020.1, synthesized"
     assert files.sha256(project / "project") == before
