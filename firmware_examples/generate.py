@@ -1,4 +1,4 @@
-"""Write the examples: ``python firmware_examples/generate.py [NAME ...]``.
+"""Write the examples: ``python firmware_examples/generate.py [--pages] [NAME ...]``.
 
 An example is committed as what edgemix alone wrote: a Makefile, golden vectors, and a page with the
 numbers of one run. ``make`` in its folder lowers the model again (firmware and RTL need hls4ml's
@@ -82,18 +82,20 @@ EXAMPLES = (
 )  # fmt: skip
 
 
-def generate(example: Example) -> None:
-    """Deploy, then write the example's folder."""
-    folder = HERE / example.name
-    build = folder / "build"
+def deploy(example: Example) -> None:
+    """Into the example's ``build`` folder."""
+    build = HERE / example.name / "build"
     command = [sys.executable, "-m", "edgemix", "deploy", *example.options.split()]
-    done = subprocess.run(
-        [*command, "--out", str(build), "--force", "--json"], stdout=subprocess.PIPE, check=False
-    )
+    done = subprocess.run([*command, "--out", str(build), "--force"], check=False)
     if done.returncode not in (0, 1):
         raise SystemExit(done.returncode)
-    report = json.loads(done.stdout)
-    program = Program.load(build / "program.edgemix")
+
+
+def write(example: Example) -> None:
+    """The example's folder, from what its last deployment left in ``build``."""
+    folder = HERE / example.name
+    report = json.loads((folder / "build" / "report.json").read_text())
+    program = Program.load(folder / "build" / "program.edgemix")
     golden(folder / "golden", program, example)
     cells = folder / "cells.json"
     values: dict[str, Any] = {
@@ -135,11 +137,17 @@ def golden(folder: Path, program: Program, example: Example) -> None:
         files.write_bytes(folder / f"{name}.bin", pack(integers, kind.width).tobytes())
 
 
-def main(names: Sequence[str]) -> None:
-    """Write the named examples, or all."""
+def main(arguments: Sequence[str]) -> None:
+    """Write the named examples, or all; with ``--pages``, from their last deployment."""
+    names = [a for a in arguments if a != "--pages"]
+    unknown = set(names) - {e.name for e in EXAMPLES}
+    if unknown:
+        raise SystemExit(f"no example is called {', '.join(sorted(unknown))}")
     for example in EXAMPLES:
         if not names or example.name in names:
-            generate(example)
+            if "--pages" not in arguments:
+                deploy(example)
+            write(example)
 
 
 if __name__ == "__main__":
