@@ -244,6 +244,23 @@ def test_rtl_takes_a_strategy_by_layer_and_says_what_it_ignores(
     assert len(set(operations.values())) == 3, operations
 
 
+def test_rtl_is_built_once_for_its_outputs_and_its_latency(
+    quantize_by: Callable[..., Program], lowered: Lowered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    made = lowered(quantize_by(nn.Linear(5, 2), torch.randn(20, 5), "fixed8"), "rtl", Hardware())
+    samples = np.ones((7, 5), np.float32)
+    made.target.run(made.artifact, made.folder, (samples,))
+    monkeypatch.setattr("edgemix.targets.rtl.target.answer_in_child", None)
+    found = made.target.latency(made.artifact, made.folder, 1)
+    assert found is not None
+    assert (found.kind, found.runs, found.environment["interval"]) == ("simulated", 7, "1")
+    assert found.p50_ms == pytest.approx(int(found.environment["cycles"]) * 10e-6)
+    (made.folder / "project" / "rtl" / "model.v").write_text("// another design")
+    with pytest.raises(TypeError):  # which is simulated again
+        made.target.latency(made.artifact, made.folder, 1)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 40))
 def test_the_nearest_reuse_factor_is_hls4mls_own(asked: int, inputs: int, outputs: int) -> None:
