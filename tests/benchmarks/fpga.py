@@ -37,6 +37,7 @@ CITED = (
     "80 ns (its clock: 3.3 ns); 128 × 16, 26 cycles, 109 ns: github.com/calad0i/JEDI-linear"
 )
 Saved = Annotated[Path | None, typer.Option("--json", help="Write the rows to this file, too.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Of the taggers; all without.")]
 T = TypeVar("T")
 app = typer.Typer(help=__doc__, no_args_is_help=True)
 console = Console(stderr=True)
@@ -89,10 +90,11 @@ def show(title: str, rows: list[dict[str, Any]], saved: Path | None, *notes: str
 
 
 @app.command("jets")
-def tag_jets(saved: Saved = None) -> None:
+def tag_jets(names: Names = None, saved: Saved = None) -> None:
     """(a) Jet taggers at 200 MHz in cycle-exact RTL, against the program on 512 held-out jets."""
     rows = []
-    for name, entry in jets.MODELS.items():
+    for name in names or jets.MODELS:
+        entry = jets.MODELS[name]
         with console.status(name):
             module, example = getattr(jets, name)()
             source, program = quantized(module, example, name, f"{entry.data}:train")
