@@ -22,6 +22,8 @@ from edgemix import graph as g
 from edgemix.encoding import Encoding
 from edgemix.errors import EdgemixError, InputError
 
+_WORTH_THREADS_S = 0.02
+
 
 @contextlib.contextmanager
 def one_thread_each() -> Iterator[int]:
@@ -151,8 +153,8 @@ class Program:
     def run(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run the graph: the living definition of this program.
 
-        Every sample is computed by one thread, several samples at once: no sum depends on how many
-        cores there are, and small operators do not wait for threads.
+        Every sample is computed by one thread, of large models several at once: no sum depends on
+        how many cores there are, and small operators do not wait for threads.
 
         Args:
             inputs: as many as :attr:`inputs`. A batch larger than the graph's runs sample by
@@ -178,8 +180,15 @@ class Program:
                 result = runner(*(_plain(t[start : start + batch]) for t in inputs))
             return result if isinstance(result, tuple) else (result,)
 
-        with one_thread_each() as workers, ThreadPoolExecutor(workers) as pool:
-            pieces = list(pool.map(piece, range(0, count, batch)))
+        starts = range(0, count, batch)
+        with one_thread_each() as workers:
+            pieces = [piece(start) for start in starts[:1]]  # which prepares what the others use
+            clock = time.perf_counter()
+            pieces += [piece(start) for start in starts[1:2]]
+            # Threads that call small operators wait for the interpreter, and for each other.
+            small = time.perf_counter() - clock < _WORTH_THREADS_S
+            with ThreadPoolExecutor(1 if small else workers) as pool:
+                pieces += pool.map(piece, starts[2:])
         return tuple(torch.cat([p[i] for p in pieces]) for i in range(len(self.outputs)))
 
     def module(self) -> GraphModule:
