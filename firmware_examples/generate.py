@@ -22,6 +22,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from edgemix import data, files
 from edgemix.program import Program
+from edgemix.targets.fpga.parts import part
 from edgemix.targets.fpga.precision import needed
 from edgemix.targets.rtl.bits import pack
 
@@ -101,6 +102,7 @@ def write(example: Example) -> None:
     values: dict[str, Any] = {
         "example": example, "report": report, "samples": SAMPLES,
         "targets": {t["name"]: t for t in report["targets"]},
+        "lacking": lacking(example, report),
         "cells": json.loads(cells.read_text()) if cells.exists() else None,
     }  # fmt: skip
     pages = Environment(
@@ -110,6 +112,15 @@ def write(example: Example) -> None:
     pages.filters["width"] = lambda text: int(re.findall(r"\d+", text)[0])
     for name in ("Makefile", "README.md"):
         files.write_text(folder / name, pages.get_template(f"{name}.jinja").render(values))
+
+
+def lacking(example: Example, report: dict[str, Any]) -> str:
+    """How many more registers the RTL has than the part has flip-flops; empty where it fits."""
+    facts = next((t["facts"] for t in report["targets"] if t["name"] == "rtl"), None)
+    room = part(example.part).available["ff"]
+    if facts is None or facts["register_bits"] <= room:
+        return ""
+    return f"{facts['register_bits']:,} bits of registers, {room:,} flip-flops"
 
 
 def golden(folder: Path, program: Program, example: Example) -> None:

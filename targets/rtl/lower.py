@@ -58,16 +58,26 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
             "operations": len(logic.ops),
             "multipliers": int((kinds == 7).sum()),
             "tables": int((kinds == 8).sum()),
-            "notes": _notes(hardware),
+            "notes": _notes(hardware, facts.register_bits, int((kinds == 7).sum())),
         },
     )
     return artifact.to_json()
 
 
-def _notes(hardware: Hardware) -> dict[str, str]:
-    if max([hardware.reuse, *(k.reuse or 1 for k in hardware.layers)]) == 1:
-        return {}
-    return {"reuse": "nothing is reused: the pipeline takes a sample every clock"}
+def _notes(hardware: Hardware, register_bits: int, products: int) -> dict[str, str]:
+    """What is not as asked for, and what the part plainly has no room for."""
+    notes, has = {}, part(hardware.part).available
+    if max([hardware.reuse, *(k.reuse or 1 for k in hardware.layers)]) > 1:
+        notes["reuse"] = "nothing is reused: the pipeline takes a sample every clock"
+    if register_bits > has["ff"]:
+        notes["registers"] = (
+            f"{register_bits:,} bits do not fit, {hardware.part} has {has['ff']:,} flip-flops"
+        )
+    if products > has["dsp"]:
+        notes["products"] = (
+            f"{products:,} of two values, {hardware.part} has {has['dsp']:,} DSP slices"
+        )
+    return notes
 
 
 def _golden(folder: Path, program: Program, inputs: FixedPoint, outputs: FixedPoint) -> None:
