@@ -16,15 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from edgemix import data, files
 from edgemix.program import Program
 from edgemix.targets.fpga.parts import part
 from edgemix.targets.fpga.precision import needed
-from edgemix.targets.rtl.bits import pack
+from edgemix.targets.hls4ml import golden as cpp
+from edgemix.targets.rtl import golden as verilog
 
 HERE = Path(__file__).parent
 SAMPLES = 64
@@ -125,27 +124,15 @@ def lacking(example: Example, report: dict[str, Any]) -> str:
 
 def golden(folder: Path, program: Program, example: Example) -> None:
     """Held-out samples and the program's integers for them, for each testbench."""
-    held_out = data.load(example.evaluate, program.inputs[0])
-    x = held_out.samples[:SAMPLES]
-    fixed = needed(next(iter(program.encodings.values())), "the input")
-    result = needed(program.output_encodings[0], "the output")
-    lowest, highest = (
-        -(1 << (fixed.width - 1)) * fixed.signed,
-        (1 << (fixed.width - fixed.signed)) - 1,
-    )
-    grid = np.clip(np.rint(x.astype(np.float64) * 2.0**fixed.fraction), lowest, highest)
-    y = program.run(torch.from_numpy((grid * 2.0**-fixed.fraction).astype(np.float32)))[0].numpy()
+    given, produced = next(iter(program.encodings.values())), program.output_encodings[0]
+    held_out = data.load(example.evaluate, program.inputs[0]).head(SAMPLES)
+    x = given.dequantize(given.quantize(held_out.tensor()))
+    vectors = x.numpy(), program.run(x)[0].numpy()
     folder.mkdir(parents=True, exist_ok=True)
-    for name, values, kind in (("in", grid * 2.0**-fixed.fraction, fixed), ("out", y, result)):
-        lines = values.transpose(0, 2, 3, 1) if values.ndim == 4 else values
-        text = "\n".join(
-            " ".join(f"{v:.17g}" for v in row) for row in lines.reshape(len(lines), -1)
-        )
-        files.write_text(folder / f"golden_{name}.dat", text + "\n")
-        if "rtl" not in example.targets:
-            continue
-        integers = np.rint(values.reshape(len(values), -1) * 2.0**kind.fraction).astype(np.int64)
-        files.write_bytes(folder / f"{name}.bin", pack(integers, kind.width).tobytes())
+    cpp.write(folder, *vectors)
+    if "rtl" in example.targets:
+        types = needed(given, "the input"), needed(produced, "the output")
+        verilog.write(folder, *vectors, types)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -9,9 +9,8 @@ import numpy as np
 from edgemix.targets.fpga.golden import Floats
 
 
-def write(project: Path, inputs: Floats, outputs: Floats) -> None:
-    """Write ``tb_data``: images channels last, as the firmware has them."""
-    folder = project / "tb_data"
+def write(folder: Path, inputs: Floats, outputs: Floats) -> None:
+    """Write both files: images channels last, as the firmware has them."""
     folder.mkdir(exist_ok=True)
     for name, values in (("golden_in", inputs), ("golden_out", outputs)):
         flat = values.transpose(0, 2, 3, 1) if values.ndim == 4 else values

@@ -115,7 +115,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _testbench(project: Path, program: Program, hardware: Hardware) -> None:
     """A testbench that compares with golden vectors, in place of hls4ml's, which only prints."""
-    golden.write(project, *vectors(program))
+    golden.write(project / "tb_data", *vectors(program))
     vivado = hardware.backend == "Vivado"
     steps = "reset=1 csim=0 synth=1 cosim=0 validation=0 export=0 vsynth=0 fifo_opt=0"
     values = {

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from edgemix.child import progress
-from edgemix.encoding import FixedPoint
 from edgemix.extras import need, versions
 from edgemix.program import Program
 from edgemix.targets.base import Artifact, Binding
@@ -18,7 +17,7 @@ from edgemix.targets.fpga.golden import vectors
 from edgemix.targets.fpga.hardware import Hardware
 from edgemix.targets.fpga.parts import part
 from edgemix.targets.fpga.precision import needed, plain_type
-from edgemix.targets.rtl.bits import pack
+from edgemix.targets.rtl import golden
 
 MAIN = "project"
 
@@ -41,7 +40,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     project = Path(request["folder"]) / MAIN
     project.mkdir()
     facts = write(project, logic, plan, inputs, outputs, family, program.digest[:12])
-    _golden(project / "golden", program, inputs, outputs)
+    golden.write(project / "golden", *vectors(program), (inputs, outputs))
     kinds = np.array([op.opcode for op in logic.ops])
     assert produced is not None
     artifact = Artifact(
@@ -78,10 +77,3 @@ def _notes(hardware: Hardware, register_bits: int, products: int) -> dict[str, s
             f"{products:,} of two values, {hardware.part} has {has['dsp']:,} DSP slices"
         )
     return notes
-
-
-def _golden(folder: Path, program: Program, inputs: FixedPoint, outputs: FixedPoint) -> None:
-    folder.mkdir()
-    for name, values, fixed in zip(("in", "out"), vectors(program), (inputs, outputs), strict=True):
-        integers = np.rint(values.reshape(len(values), -1) * 2.0**fixed.fraction).astype(np.int64)
-        pack(integers, fixed.width).tofile(folder / f"{name}.bin")
