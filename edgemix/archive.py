@@ -105,7 +105,7 @@ def load(path: Path) -> Program:
         tuple(TensorSpec(**_shaped(spec)) for spec in about["inputs"]),
         tuple(TensorSpec(**_shaped(spec)) for spec in about["outputs"]),
         Origin(**about["origin"]),
-        tuple(StateSpec(**_shaped(spec)) for spec in about["states"]),
+        tuple(StateSpec(**_state(spec)) for spec in about["states"]),
         tuple(Step(**step) for step in about["history"]),
     )
 
@@ -237,6 +237,10 @@ def _json(data: bytes, path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InputError(f"{path} is damaged: no JSON object")
     return document
+
+
+def _state(spec: dict[str, Any]) -> dict[str, Any]:
+    return {**_shaped(spec), "initial": tuple(spec["initial"])}
 
 
 def _shaped(spec: dict[str, Any]) -> dict[str, Any]:

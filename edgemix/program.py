@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,9 +55,46 @@ class StateSpec:
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
-    initial: float = 0.0
+    initial: tuple[float, ...] = (0.0,)
+    """What it holds before the first step: one value for all elements, or one for each."""
     fed_by: str = ""
     """Name of the output that becomes this input at the next step."""
+
+    def __post_init__(self) -> None:
+        if len(self.initial) not in (1, math.prod(self.shape)):
+            raise InputError(
+                f"the state {self.name} of shape {self.shape} has {len(self.initial)} initial values",
+                do="give one value, or one for each element",
+            )
+        if not all(math.isfinite(value) for value in self.initial):
+            raise InputError(f"the state {self.name} starts with NaN or Inf")
+
+    @property
+    def before(self) -> TensorSpec:
+        """The state as a graph's input."""
+        return TensorSpec(self.name, self.shape, self.dtype)
+
+    @property
+    def after(self) -> TensorSpec:
+        """The state as a graph's output."""
+        return TensorSpec(self.fed_by, self.shape, self.dtype)
+
+    def start(self) -> Tensor:
+        """The state before the first step."""
+        values = torch.tensor(self.initial, dtype=torch.float32)
+        return (values.expand(math.prod(self.shape)) if len(values) == 1 else values).reshape(
+            self.shape
+        )
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What a program with states gives for whole sequences, step by step."""
+
+    outputs: tuple[Tensor, ...]
+    """As many as the program's, each [sequences, steps, ...]."""
+    states: tuple[Tensor, ...]
+    """What each state holds after every step, [sequences, steps, ...]."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +118,9 @@ class Step:
 @dataclass(frozen=True)
 class Program:
     """A ``torch.export`` graph with named inputs, outputs and states.
+
+    The graph is a pure function. It takes the inputs and then the states, and gives the outputs
+    and then the states of the next step, in the order in which they are listed here.
 
     A quantized program is the same class, with quantize and dequantize nodes in its graph: the
     encodings are read from there (:attr:`encodings`) and stored nowhere else. :meth:`run` is the
@@ -130,12 +171,10 @@ class Program:
         """
         nodes = {node.name: node for node in graph.graph.nodes}
         signature = graph.graph_signature
-        state_names = {state.name for state in states}
-        inputs = tuple(
-            _spec(nodes[n], origin) for n in signature.user_inputs if n not in state_names
-        )
+        takes = tuple(_spec(nodes[n], origin) for n in signature.user_inputs)
+        inputs, before = takes[: len(takes) - len(states)], takes[len(takes) - len(states) :]
         names = [n for n in signature.user_outputs if isinstance(n, str)]
-        if len(names) != len(signature.user_outputs) or not inputs or not names:
+        if len(names) != len(signature.user_outputs) or not inputs or len(names) <= len(states):
             raise InputError("inputs and outputs of a model must be tensors", at=origin.source)
         changed = _mutated_buffer(graph)
         if changed is not None:
@@ -144,14 +183,67 @@ class Program:
                 at=origin.source,
                 do="return the new value as an output and declare it as a state",
             )
+        gives = tuple(_spec(nodes[n], origin) for n in names)
+        visible, after = gives[: len(gives) - len(states)], gives[len(gives) - len(states) :]
         outputs = tuple(
-            replace(_spec(nodes[n], origin), name="output" if len(names) == 1 else f"output_{i}")
-            for i, n in enumerate(names)
+            replace(spec, name="output" if len(visible) == 1 else f"output_{i}")
+            for i, spec in enumerate(visible)
         )
+        for state, old, new in zip(states, before, after, strict=True):
+            _check_state(state, old, new, inputs[0].shape[0], origin)
         return cls(graph, inputs, outputs, origin, states)
+
+    @property
+    def takes(self) -> tuple[TensorSpec, ...]:
+        """Everything that the graph takes: inputs, then states."""
+        return (*self.inputs, *(state.before for state in self.states))
+
+    @property
+    def gives(self) -> tuple[TensorSpec, ...]:
+        """Everything that the graph gives: outputs, then the states of the next step."""
+        return (*self.outputs, *(state.after for state in self.states))
+
+    def call(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The graph as the pure function that it is: from :attr:`takes` to :attr:`gives`."""
+        with torch.inference_mode():
+            result = self._runner(*(_plain(t) for t in tensors))
+        return result if isinstance(result, tuple) else (result,)
+
+    def rollout(
+        self, *inputs: Tensor, on_sequence: Callable[[int], None] = lambda _: None
+    ) -> Rollout:
+        """Run a program with states over whole sequences, each from the initial state.
+
+        Args:
+            inputs: as many as :attr:`inputs`, each [sequences, steps, ...]: one step of one
+                sequence is what the graph takes as a batch of one.
+            on_sequence: called with the number of sequences that are done.
+
+        Raises:
+            InputError: there are no states, or number, shape or type of the inputs is not what
+                the program takes.
+        """
+        if not self.states:
+            raise InputError("a program without states has no steps", do="use run")
+        self._check_inputs(inputs, axes=2)
+        count, steps = inputs[0].shape[:2]
+        found = [torch.zeros(count, steps, *spec.shape[1:]) for spec in self.gives]
+        with one_thread_each():
+            for i in range(count):
+                held = tuple(state.start() for state in self.states)
+                for t in range(steps):
+                    given = self.call(*(x[i, t][None] for x in inputs), *held)
+                    held = given[len(self.outputs) :]
+                    for tensor, value in zip(found, given, strict=True):
+                        tensor[i, t] = value[0]
+                on_sequence(i + 1)
+        return Rollout(tuple(found[: len(self.outputs)]), tuple(found[len(self.outputs) :]))
 
     def run(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run the graph: the living definition of this program.
+
+        A program with states takes sequences [n, steps, ...] and gives the outputs of every step,
+        see :meth:`rollout`; one without takes samples [n, ...].
 
         Every sample is computed by one thread, of large models several at once: no sum depends on
         how many cores there are, and small operators do not wait for threads.
@@ -163,22 +255,18 @@ class Program:
         Raises:
             InputError: number, shape or type of the inputs is not what the program takes.
         """
-        if len(inputs) != len(self.inputs):
-            raise InputError(f"{len(inputs)} inputs were given, not {len(self.inputs)}")
-        for tensor, spec in zip(inputs, self.inputs, strict=True):
-            _check_input(tensor, spec)
+        if self.states:
+            return self.rollout(*inputs).outputs
+        self._check_inputs(inputs, axes=1)
         batch = self.inputs[0].shape[0]
         count = inputs[0].shape[0]
-        if any(t.shape[0] != count for t in inputs) or count % batch:
+        if count % batch:
             raise InputError(f"the number of samples must be a multiple of {batch}: {count}")
         if count == 0:
             return tuple(torch.zeros(0, *spec.shape[1:]) for spec in self.outputs)
-        runner = self._runner
 
         def piece(start: int) -> tuple[Tensor, ...]:
-            with torch.inference_mode():
-                result = runner(*(_plain(t[start : start + batch]) for t in inputs))
-            return result if isinstance(result, tuple) else (result,)
+            return self.call(*(t[start : start + batch] for t in inputs))
 
         starts = range(0, count, batch)
         with one_thread_each() as workers:
@@ -198,8 +286,8 @@ class Program:
         return module
 
     def example(self) -> tuple[Tensor, ...]:
-        """Zeros of the inputs' shapes."""
-        return tuple(torch.zeros(spec.shape) for spec in self.inputs)
+        """Zeros of the shapes that the graph takes."""
+        return tuple(torch.zeros(spec.shape) for spec in self.takes)
 
     def with_module(
         self, module: GraphModule, name: str, options: Mapping[str, Any], seconds: float
@@ -214,14 +302,22 @@ class Program:
         exported = export(module, self.example())
         _copy_origins(module, exported)
         program = Program.from_exported(exported, self.origin, states=self.states)
-        if [s.shape for s in program.inputs + program.outputs] != [
-            s.shape for s in self.inputs + self.outputs
+        if [s.shape for s in program.takes + program.gives] != [
+            s.shape for s in self.takes + self.gives
         ]:
             raise EdgemixError(f"the step {name} changed the program's inputs or outputs")
         step = Step(name, dict(options), round(seconds, 3))
         return replace(
             program, inputs=self.inputs, outputs=self.outputs, history=(*self.history, step)
         )
+
+    def _check_inputs(self, inputs: tuple[Tensor, ...], axes: int) -> None:
+        if len(inputs) != len(self.inputs):
+            raise InputError(f"{len(inputs)} inputs were given, not {len(self.inputs)}")
+        for tensor, spec in zip(inputs, self.inputs, strict=True):
+            _check_input(tensor, spec, axes)
+        if any(t.shape[:axes] != inputs[0].shape[:axes] for t in inputs):
+            raise InputError("the inputs have different numbers of samples or steps")
 
     @cached_property
     def _runner(self) -> GraphModule:
@@ -258,9 +354,25 @@ class Program:
         """Whether the graph holds quantize nodes."""
         return any(g.is_quantize(node) for node in self.graph.graph.nodes)
 
-    @cached_property
+    @property
     def output_encodings(self) -> tuple[Encoding | None, ...]:
         """The encodings of the outputs; None for one that stays real."""
+        return self._given_encodings[: len(self.outputs)]
+
+    @property
+    def state_encodings(self) -> tuple[Encoding | None, ...]:
+        """The encodings of the states, the same before a step and after; None for a real one."""
+        return self._given_encodings[len(self.outputs) :]
+
+    @cached_property
+    def input_encodings(self) -> tuple[Encoding | None, ...]:
+        """The encodings of the inputs; None for one that stays real."""
+        module = self.module()
+        found = [g.produced_encoding(module, n) for n in module.graph.find_nodes(op="placeholder")]
+        return tuple(found[: len(self.inputs)])
+
+    @cached_property
+    def _given_encodings(self) -> tuple[Encoding | None, ...]:
         module = self.module()
         (result,) = module.graph.find_nodes(op="output")
         values = result.args[0] if isinstance(result.args[0], (tuple, list)) else (result.args[0],)
@@ -336,6 +448,24 @@ def _spec(node: Node, origin: Origin) -> TensorSpec:
     )
 
 
+def _check_state(
+    state: StateSpec, old: TensorSpec, new: TensorSpec, batch: int, origin: Origin
+) -> None:
+    if not state.shape == old.shape == new.shape or not state.dtype == old.dtype == new.dtype:
+        raise InputError(
+            f"the state {state.name} is {state.dtype} of shape {state.shape}, a step takes "
+            f"{old.dtype} {old.shape} and gives {new.dtype} {new.shape}",
+            at=origin.source,
+            do="a step must give every state back in the shape in which it takes it",
+        )
+    if batch != 1:
+        raise InputError(
+            f"a step takes {batch} streams at once, but holds the states of one",
+            at=origin.source,
+            do="export the step with batch 1",
+        )
+
+
 def _mutated_buffer(graph: ExportedProgram) -> str | None:
     """A buffer that a run changes, in the graph's signature or by an in-place operator."""
     signature = graph.graph_signature
@@ -356,11 +486,12 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-def _check_input(tensor: Tensor, spec: TensorSpec) -> None:
-    if tuple(tensor.shape[1:]) != spec.shape[1:]:
+def _check_input(tensor: Tensor, spec: TensorSpec, axes: int) -> None:
+    if tuple(tensor.shape[axes:]) != spec.shape[1:] or tensor.ndim < axes:
+        what = "samples" if axes == 1 else "steps"
         raise InputError(
-            f"input {spec.name} has samples of shape {tuple(tensor.shape[1:])}",
-            do=f"give samples of shape {spec.shape[1:]}",
+            f"input {spec.name} has {what} of shape {tuple(tensor.shape[axes:])}",
+            do=f"give {what} of shape {spec.shape[1:]}",
         )
     if str(tensor.dtype) != f"torch.{spec.dtype}":
         raise InputError(f"input {spec.name} is {tensor.dtype}", do=f"give {spec.dtype}")

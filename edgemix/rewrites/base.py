@@ -53,8 +53,8 @@ def apply(program: Program, rewrite: Rewrite) -> Program:
 
 def _check(before: Program, after: Program, name: str) -> None:
     generator = torch.Generator().manual_seed(0)
-    inputs = tuple(torch.randn(spec.shape, generator=generator) for spec in before.inputs)
-    for expected, found in zip(before.run(*inputs), after.run(*inputs), strict=True):
+    inputs = tuple(torch.randn(spec.shape, generator=generator) for spec in before.takes)
+    for expected, found in zip(before.call(*inputs), after.call(*inputs), strict=True):
         span = max(float(expected.max() - expected.min()), 1e-6)
         worst = float((expected - found).abs().max())
         if not worst <= TOLERANCE * span:

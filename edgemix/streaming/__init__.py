@@ -1,0 +1,1 @@
+"""Models with a memory: from a module that works on sequences to a program of one step."""
