@@ -7,6 +7,7 @@ travel as files that the request names. Progress comes back as lines, see :func:
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -18,7 +19,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from edgemix.errors import EdgemixError, InputError, ToolError, UnsupportedError
 
@@ -90,6 +91,83 @@ def call(
         raise ToolError(f"{tool} {_death(code)}\n{_tail(log)}", do="run `edgemix doctor`")
 
 
+class Conversation:
+    """A child that stays and answers one message after the other: bytes to bytes.
+
+    Ends with :meth:`close`, at the end of a ``with`` block, or with the parent.
+    """
+
+    def __init__(self, function: str, request: Mapping[str, Any], *, tool: str) -> None:
+        """Start it.
+
+        Args:
+            function: ``"package.module:name"``, from a JSON mapping to a function from a message
+                to its answer; the first call of that function is made with an empty message.
+            request: its argument.
+            tool: what runs there, for messages.
+
+        Raises:
+            EdgemixError: the child cannot start to answer.
+        """
+        self._tool = tool
+        self._scratch = tempfile.TemporaryDirectory(prefix="edgemix-")
+        asked = Path(self._scratch.name) / "request.json"
+        self._log = Path(self._scratch.name) / "log"
+        asked.write_text(json.dumps(request))
+        lifeline, self._held = os.pipe()
+        with self._log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "edgemix.child", function, str(asked)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                env={**os.environ, _LIFELINE: str(lifeline)},
+                pass_fds=(lifeline,),
+                start_new_session=True,
+            )
+        os.close(lifeline)
+        self.ask(b"")
+
+    def ask(self, message: bytes) -> bytes:
+        """The child's answer.
+
+        Raises:
+            EdgemixError: what the child raised, as the class it raised.
+            ToolError: the child crashed, or raised something of its own.
+        """
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            _send(self._process.stdin, b"m", message)
+            kind, answer = _receive(self._process.stdout)
+        except (BrokenPipeError, EOFError) as error:
+            code = self._process.wait()
+            raise ToolError(
+                f"{self._tool} {_death(code)}\n{_tail(self._log)}", do="run `edgemix doctor`"
+            ) from error
+        if kind == b"e":
+            told = json.loads(answer)
+            raise _KINDS[told["error"]](told["what"], at=told["at"], do=told["do"])
+        return answer
+
+    def close(self) -> None:
+        """End the child; a second time does nothing."""
+        _stop(self._process)
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
+        self._scratch.cleanup()
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 def progress(share: float) -> None:
     """Tell the parent, from inside a child, what share of the work is done (0 to 1)."""
     handle = os.environ.get(_PROGRESS)
@@ -127,15 +205,51 @@ def _tail(log: Path, lines: int = 12) -> str:
     return "\n".join(f"  | {line}" for line in text[-lines:])
 
 
+def _send(stream: IO[bytes], kind: bytes, message: bytes) -> None:
+    stream.write(kind + len(message).to_bytes(8, "little") + message)
+    stream.flush()
+
+
+def _receive(stream: IO[bytes]) -> tuple[bytes, bytes]:
+    head = stream.read(9)
+    if len(head) < 9:
+        raise EOFError
+    message = stream.read(int.from_bytes(head[1:], "little"))
+    return head[:1], message
+
+
+def _told(error: EdgemixError) -> dict[str, Any]:
+    return {"error": type(error).__name__, "what": error.what, "at": error.at, "do": error.do}
+
+
+def _function(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _talk(function: str, asked: str) -> None:
+    """Answer messages until there are no more; what tools print goes to the log."""
+    questions, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    answer: Callable[[bytes], bytes] | None = None
+    while True:
+        try:
+            _, message = _receive(questions)
+        except EOFError:
+            return
+        try:
+            if answer is None:
+                answer = _function(function)(json.loads(Path(asked).read_text()))
+            _send(answers, b"a", answer(message) if message else b"")
+        except EdgemixError as error:
+            _send(answers, b"e", json.dumps(_told(error)).encode())
+
+
 def _main(function: str, asked: str, answered: str) -> None:
-    module, _, name = function.partition(":")
     try:
-        result = getattr(importlib.import_module(module), name)(json.loads(Path(asked).read_text()))
-        answer = {"result": result}
+        answer = {"result": _function(function)(json.loads(Path(asked).read_text()))}
     except EdgemixError as error:
-        answer = {
-            "error": type(error).__name__, "what": error.what, "at": error.at, "do": error.do,
-        }  # fmt: skip
+        answer = _told(error)
     except Exception:
         traceback.print_exc()
         sys.exit(70)
@@ -147,4 +261,7 @@ def _main(function: str, asked: str, answered: str) -> None:
 if __name__ == "__main__":
     _lifeline = int(os.environ.pop(_LIFELINE))
     threading.Thread(target=_die_with_parent, args=(_lifeline,), daemon=True).start()
-    _main(*sys.argv[1:4])
+    if len(sys.argv) == 3:
+        _talk(*sys.argv[1:3])
+    else:
+        _main(*sys.argv[1:4])

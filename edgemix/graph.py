@@ -8,7 +8,7 @@ inputs, ``get_attr`` nodes the weights.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,14 @@ AVERAGING = frozenset({aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default
 
 ADDITION = frozenset({aten.add.Tensor, aten.sub.Tensor})
 CLAMP_AT_ZERO = frozenset({aten.relu.default, aten.relu_.default})
+
+COMPARISON = frozenset(
+    {
+        aten.ge.Scalar, aten.ge.Tensor, aten.gt.Scalar, aten.gt.Tensor,
+        aten.le.Scalar, aten.le.Tensor, aten.lt.Scalar, aten.lt.Tensor,
+    }
+)  # fmt: skip
+_CONVERSION = frozenset({aten.to.dtype, aten._to_copy.default})
 
 
 @dataclass(frozen=True)
@@ -152,6 +160,69 @@ def through_quantization(node: Node) -> Node:
         assert isinstance(source, Node)
         node = source
     return node
+
+
+def is_spike(node: Any) -> bool:
+    """Whether this is a comparison as a number: 0 or 1."""
+    return (
+        isinstance(node, Node)
+        and node.target in _CONVERSION
+        and isinstance(node.args[0], Node)
+        and node.args[0].target in COMPARISON
+    )
+
+
+def fed_back(module: GraphModule, states: int) -> list[tuple[Node, Node]]:
+    """Every state as it comes in, and what is computed for the next step.
+
+    Args:
+        module: a graph whose last arguments, and last results, are the states.
+        states: how many.
+    """
+    if states == 0:
+        return []
+    (output,) = module.graph.find_nodes(op="output")
+    results: Any = output.args[0]
+    given = module.graph.find_nodes(op="placeholder")[-states:]
+    return list(zip(given, results[-states:], strict=True))
+
+
+def integrating(module: GraphModule, states: int) -> list[Node]:
+    """The operators through which a state is added up, in the graph's order.
+
+    They lie on a path from a state to the same state of the next step, a path of moves, sums and
+    products alone, of which one at least computes: there rounding errors add up too. A state that
+    is only moved (a delay line) has none.
+    """
+    found = set()
+    for before, after in fed_back(module, states):
+        ahead = _reach([before], lambda n: n.users, _carries)
+        behind = _reach([through_quantization(after)], lambda n: n.all_input_nodes, _carries)
+        path = ahead & (behind | {through_quantization(after)})
+        if any(n.target in ADDITION or n.target is aten.mul.Tensor for n in path):
+            found |= path - {before}
+    return [node for node in module.graph.nodes if node in found]
+
+
+def _carries(node: Node) -> bool:
+    return node.op == "call_function" and (
+        node.target in VIEW
+        or node.target in ADDITION | CLAMP_AT_ZERO
+        or node.target in (aten.mul.Tensor, aten.cat.default)
+    )
+
+
+def _reach(
+    start: list[Node], following: Callable[[Node], Iterable[Node]], passes: Callable[[Node], bool]
+) -> set[Node]:
+    seen = set(start)
+    waiting = list(start)
+    while waiting:
+        for node in following(waiting.pop()):
+            if node not in seen and passes(node):
+                seen.add(node)
+                waiting.append(node)
+    return seen
 
 
 def shape_of(node: Node) -> tuple[int, ...]:

@@ -4,15 +4,16 @@ Two steps. :func:`assign` finds the encoding of every activation, as data. :clas
 ``Quantizer`` that torchao's PT2E asks for, writes them onto the graph together with those of
 weights and biases.
 
-Which activations share one encoding: views and selections with their input; pooling averages too,
-since no target rescales there; the operands and the result of an addition where the recipe
-aligns them. Which stay unquantized, because they are exact in a wide accumulator: see
+Which activations share one encoding: views and selections with their input; what is joined with
+what it is joined to; the operands and the result of an addition where the recipe aligns them; a
+state before a step and after it. Which stay unquantized, because they are exact in a wide accumulator: see
 :func:`edgemix.graph.exact_between`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,7 +31,13 @@ from edgemix.encoding import DTYPES, Encoding
 from edgemix.errors import InputError
 from edgemix.quantize.calibrate import Calibration
 from edgemix.quantize.observers import TensorStats, choose_range
-from edgemix.quantize.params import Range, encode, encode_bias, encode_channels
+from edgemix.quantize.params import (
+    Range,
+    encode,
+    encode_bias,
+    encode_channels,
+    representable,
+)
 from edgemix.quantize.recipe import Recipe, Rule
 
 SOFTMAX = Encoding.per_tensor(1 / 256, -128)
@@ -40,8 +47,33 @@ _SHARES_INPUT = g.VIEW | g.SELECTING
 _PROBABILITY = frozenset({g.aten.softmax.int, g.aten._softmax.default})
 
 
-def assign(module: GraphModule, calibration: Calibration, recipe: Recipe) -> dict[str, Encoding]:
-    """The encoding of every activation that is quantized, by node name.
+SPIKE = Encoding.per_tensor(1.0, 0, qmin=0, qmax=1)
+"""A comparison as a number: 0 or 1, exactly."""
+
+_READS_WIDE = g.VIEW | g.SELECTING | g.ADDITION | g.CLAMP_AT_ZERO | {g.aten.cat.default}
+"""Operators that take more bits than an activation has as they come; a product takes them once."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which tensor gets which encoding."""
+
+    encodings: Mapping[str, Encoding]
+    """Of every activation that is quantized, by node name."""
+    narrow: Mapping[tuple[str, str], Encoding]
+    """(reader, source): in fewer bits than the source has, where a reader takes no more."""
+
+
+def assign(module: GraphModule, calibration: Calibration, recipe: Recipe, states: int = 0) -> Plan:
+    """The encodings of activations and states.
+
+    Args:
+        module: the float graph.
+        calibration: what its tensors look like.
+        recipe: how they are quantized.
+        states: how many of the last arguments and results are states. A state has the same
+            encoding before and after a step; all that is added up on the way from one to the
+            other shares it, in the bits of the recipe's rule for states.
 
     Raises:
         InputError: a node of the graph was never reached by the calibration data.
@@ -50,34 +82,83 @@ def assign(module: GraphModule, calibration: Calibration, recipe: Recipe) -> dic
     ranges: dict[str, Range] = {}
     rules: dict[str, Rule] = {}
     fixed: dict[str, Encoding] = {}
+    summed = set(g.integrating(module, states))
+    wide = summed | {a for a, b in g.fed_back(module, states) if b in summed} | _added(summed)
     for node in module.graph.nodes:
         if node.op not in ("placeholder", "call_function") or not _is_float(node):
             continue
         if not node.users or g.exact_between(node):
             continue
-        rules[node.name] = _rule(node, recipe)
+        at = g.where(node)
+        rules[node.name] = recipe.state_rule(at) if node in wide else _rule(node, recipe)
         if node.op == "call_function" and node.target in _SHARES_INPUT:
             groups.join(node.name, node.args[0].name)
         elif node.target in _PROBABILITY or _is_split_probability(node):
             fixed[node.name] = SOFTMAX
+        elif g.is_spike(node):
+            fixed[node.name] = SPIKE
         elif node.name not in calibration.stats:
             raise InputError(
-                "the calibration never reached this node",
-                at=str(g.where(node)),
-                do="calibrate again",
+                "the calibration never reached this node", at=str(at), do="calibrate again"
             )
         else:
             ranges[node.name] = choose_range(calibration.stats[node.name], rules[node.name])
+        if node.target is g.aten.cat.default:
+            for source in node.args[0]:
+                groups.join(node.name, source.name)
+    for before, after in g.fed_back(module, states):
+        groups.join(before.name, after.name)
+    for node in summed:
+        if node.target in g.ADDITION and not g.exact_between(node):
+            for operand in _operands(node):
+                groups.join(node.name, operand.name)
     if recipe.align_additions > 1.0:
         _align_additions(module, groups, ranges, recipe.align_additions)
-    return groups.encodings(ranges, fixed, rules)
+    encodings = groups.encodings(ranges, fixed, rules)
+    return Plan(encodings, dict(_narrow(module, encodings, calibration, recipe)))
+
+
+def _operands(node: Node) -> list[Node]:
+    return [n for n in node.args[:2] if isinstance(n, Node) and n.op != "get_attr"]
+
+
+def _added(summed: set[Node]) -> set[Node]:
+    """What is added to a state: a sum is as fine as its coarsest operand."""
+    return {n for node in summed if node.target in g.ADDITION for n in _operands(node)}
+
+
+def _narrow(
+    module: GraphModule, encodings: Mapping[str, Encoding], calibration: Calibration, recipe: Recipe
+) -> Iterator[tuple[tuple[str, str], Encoding]]:
+    """Operands that are rounded to an activation's bits before an operator reads them.
+
+    Products of more bits do not fit the 24 of a float32, in which several runtimes compute, and
+    the table of a scalar function has an entry for every value.
+    """
+    for node in module.graph.nodes:
+        if node.op != "call_function" or node.target in _READS_WIDE or not _is_float(node):
+            continue
+        if g.is_spike(node) or g.is_quantize(node):
+            continue
+        rule = _rule(node, recipe)
+        wide = [
+            n for n in node.all_input_nodes
+            if n.name in encodings and encodings[n.name].bits > rule.bits
+        ]  # fmt: skip
+        if node.target is g.aten.mul.Tensor and len(node.all_input_nodes) == 2:
+            wide = wide[1:]  # one factor may have them all
+        for source in wide:
+            if source.name in calibration.stats:
+                bounds = choose_range(calibration.stats[source.name], rule)
+                yield (node.name, source.name), encode(bounds, rule)
 
 
 class Annotator(Quantizer):  # type: ignore[misc]
     """PT2E's view of a recipe: every float operator's result, weight and bias gets a spec."""
 
-    def __init__(self, encodings: Mapping[str, Encoding], recipe: Recipe) -> None:
-        self._encodings = encodings
+    def __init__(self, plan: Plan, recipe: Recipe) -> None:
+        self._encodings = plan.encodings
+        self._narrow = plan.narrow
         self._recipe = recipe
 
     def annotate(self, model: GraphModule) -> GraphModule:  # noqa: D102
@@ -85,11 +166,14 @@ class Annotator(Quantizer):  # type: ignore[misc]
             if node.op not in ("placeholder", "call_function"):
                 continue
             own = self._encodings.get(node.name)
-            constants = self._constants(model, node) if node.op == "call_function" else {}
-            if own is None and not constants:
+            read = self._constants(model, node) if node.op == "call_function" else {}
+            for source in node.all_input_nodes:
+                if (node.name, source.name) in self._narrow:
+                    read[source] = self._narrow[node.name, source.name]
+            if own is None and not read:
                 continue
             node.meta["quantization_annotation"] = QuantizationAnnotation(
-                input_qspec_map={n: _spec(e) for n, e in constants.items()},
+                input_qspec_map={n: _spec(e) for n, e in read.items()},
                 output_qspec=None if own is None else _spec(own),
                 _annotated=True,
             )
@@ -108,9 +192,11 @@ class Annotator(Quantizer):  # type: ignore[misc]
                 return found
             found[weight] = _weight(g.constant(module, weight), rule)
             bias = node.args[2] if len(node.args) > 2 else None
-            activation = self._encodings.get(x.name)
+            activation = self._narrow.get((node.name, x.name), self._encodings.get(x.name))
             if isinstance(bias, Node) and activation is not None:
                 found[bias] = encode_bias(activation, found[weight])
+            return found
+        if not _is_float(node):  # a threshold is compared with, not computed with
             return found
         for source in node.all_input_nodes:
             if source.op == "get_attr":
@@ -237,6 +323,11 @@ class _Groups:
                 rules[name], widest.get(self.root(name), rules[name]), key=lambda r: r.bits
             )
         by_root = {root: encode(bounds, widest[root]) for root, bounds in unions.items()}
-        by_root.update({self.root(name): encoding for name, encoding in fixed.items()})
+        for name, encoding in fixed.items():
+            lo, hi = unions.get(self.root(name), (0.0, 0.0))
+            low, high = representable(encoding)
+            # Together with values of another kind a known range is just a range.
+            if low - encoding.lsb <= lo and hi <= high + encoding.lsb:
+                by_root[self.root(name)] = encoding
         names = {*ranges, *fixed, *self._parent}
         return {n: by_root[self.root(n)] for n in names if self.root(n) in by_root}

@@ -84,11 +84,15 @@ def calibrate(
 ) -> Calibration:
     """Run ``program`` on data and keep a histogram of every float tensor.
 
+    A program with states runs freely: every step is given the states that the step before it
+    computed, so that the ranges are those that the program itself gets into.
+
     Memory does not grow with the number of batches.
 
     Args:
         program: a float program with one input.
-        batches: tensors of samples [n, ...]; n must be a multiple of the program's batch.
+        batches: tensors of samples [n, ...], n a multiple of the program's batch; where the program
+            has states, of sequences [n, steps, ...].
         on_batch: called with the number of samples of each batch when it is done.
 
     Raises:
@@ -105,13 +109,13 @@ def calibrate(
         digest.update(batch.contiguous().numpy().tobytes())
         with one_thread_each():
             for start in range(0, len(batch), size):
-                observer.run(batch[start : start + size].contiguous())
+                observer.watch(batch[start : start + size].contiguous())
         samples += len(batch)
         if on_batch is not None:
             on_batch(len(batch))
     if samples == 0:
         raise InputError("there is no calibration data", do="give at least one sample")
-    data = DataPrint(samples, program.inputs[0].shape[1:], digest.hexdigest())
+    data = DataPrint(samples, tuple(batch.shape[1:]), digest.hexdigest())
     return Calibration(program.digest, data, observer.stats)
 
 
@@ -122,9 +126,11 @@ def check_batch(program: Program, batch: Tensor, *, first: int = 0) -> None:
         InputError: wrong shape or type, or a sample with NaN or Inf (its index is named).
     """
     spec = program.inputs[0]
-    if tuple(batch.shape[1:]) != spec.shape[1:]:
+    if tuple(batch.shape[2 if program.states else 1 :]) != spec.shape[1:]:
+        what = "sequences of steps" if program.states else "samples"
         raise InputError(
-            f"the samples have shape {tuple(batch.shape[1:])}, the program takes {spec.shape[1:]}"
+            f"the samples have shape {tuple(batch.shape[1:])}, the program takes {what} of shape "
+            f"{spec.shape[1:]}"
         )
     if str(batch.dtype) != f"torch.{spec.dtype}":
         raise InputError(f"the samples are {batch.dtype}, the program takes {spec.dtype}")
@@ -140,11 +146,25 @@ def check_batch(program: Program, batch: Tensor, *, first: int = 0) -> None:
 class _Observer(Interpreter):
     def __init__(self, program: Program) -> None:
         super().__init__(program.module())
+        self._program = program
+        self._seen: dict[Node, list[Tensor]] = {}
         self.stats: dict[str, TensorStats] = {}
 
     @torch.no_grad()
-    def run(self, *args: Any, **more: Any) -> Any:
-        return super().run(*args, **more)
+    def watch(self, sample: Tensor) -> None:
+        """Run one batch, or one sequence [1, steps, ...]."""
+        if self._program.states:
+            held = [state.start() for state in self._program.states]
+            for x in sample.unbind(1):
+                held = list(self.run(x, *held)[len(self._program.outputs) :])
+        else:
+            self.run(sample)
+        # A histogram a sequence, not one a step: counting costs more than a small step computes.
+        for node, values in self._seen.items():
+            new = TensorStats.of(torch.cat([v.reshape(-1) for v in values]))
+            old = self.stats.get(node.name)
+            self.stats[node.name] = new if old is None else old.merge(new)
+        self._seen.clear()
 
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
@@ -154,9 +174,7 @@ class _Observer(Interpreter):
                 raise InputError(
                     "the model computes NaN or Inf on the calibration data", at=str(where(n))
                 )
-            new = TensorStats.of(value)
-            old = self.stats.get(n.name)
-            self.stats[n.name] = new if old is None else old.merge(new)
+            self._seen.setdefault(n, []).append(value)
         return value
 
 

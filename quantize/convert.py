@@ -26,7 +26,7 @@ def quantize(program: Program, calibration: Calibration, recipe: Recipe) -> Prog
         )
     start = time.perf_counter()
     module = program.module()
-    annotator = Annotator(assign(module, calibration, recipe), recipe)
+    annotator = Annotator(assign(module, calibration, recipe, len(program.states)), recipe)
     with quiet():
         prepared = prepare_pt2e(module, annotator)
         module = convert_pt2e(prepared, fold_quantize=True)

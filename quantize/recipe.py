@@ -63,6 +63,11 @@ class Recipe(BaseModel):
     name: str
     weights: Rule = Rule(symmetric=True, granularity="per_channel")
     activations: Rule = Rule()
+    states: Rule | None = None
+    """For what a program with states adds up from step to step; None: as activations."""
+    shift_leaks: float = Field(default=0.0, ge=0.0, lt=0.5)
+    """A leak becomes the nearest power of two, a shift, where that changes it by at most this
+    share. 0 leaves every leak as it is."""
     align_additions: float = Field(default=1.0, ge=1.0)
     """An addition's operands and result share one encoding where their ranges differ by at most
     this factor: the addition is then exact on every target. 1 turns it off."""
@@ -83,6 +88,13 @@ class Recipe(BaseModel):
         """The rule for the result of a node."""
         own = next((e.activations for e in self._exceptions(at) if e.activations), None)
         return self.activations.model_copy(update={"bits": own or self.activations.bits})
+
+    def state_rule(self, at: Where) -> Rule:
+        """The rule for a node through which a state is added up."""
+        if self.states is None:
+            return self.activation_rule(at)
+        own = next((e.activations for e in self._exceptions(at) if e.activations), None)
+        return self.states.model_copy(update={"bits": own or self.states.bits})
 
     def _exceptions(self, at: Where) -> list[LayerException]:
         names = (at.node, at.module or "")

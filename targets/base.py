@@ -14,7 +14,7 @@ from edgemix.encoding import Encoding
 from edgemix.graph import Where
 from edgemix.latency.base import Latency
 from edgemix.latency.resources import Resources
-from edgemix.program import Program, TensorSpec
+from edgemix.program import Program, StateSpec, TensorSpec
 from edgemix.proof import Contract
 
 Arrays = tuple[npt.NDArray[np.float32], ...]
@@ -67,6 +67,17 @@ class Binding:
 
 
 @dataclass(frozen=True)
+class StateBinding:
+    """How one state of the program is carried from step to step."""
+
+    spec: StateSpec
+    takes: Binding | None
+    """The input that takes it; None where the artifact holds it itself."""
+    gives: Binding
+    """Where its value after a step can be read."""
+
+
+@dataclass(frozen=True)
 class Artifact:
     """What a target made of a program, in a folder of its own."""
 
@@ -81,6 +92,18 @@ class Artifact:
     """Versions of the packages that made it."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What else a reader of the report should know (deployment target, opset, precisions …)."""
+    states: tuple[StateBinding, ...] = ()
+    """What it carries from step to step; such an artifact runs sequences."""
+
+    @property
+    def takes(self) -> tuple[Binding, ...]:
+        """All that it takes: inputs, then the states that it does not hold itself."""
+        return (*self.inputs, *(s.takes for s in self.states if s.takes is not None))
+
+    @property
+    def gives(self) -> tuple[Binding, ...]:
+        """All that it gives: outputs, then the states of the next step."""
+        return (*self.outputs, *(s.gives for s in self.states))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -92,6 +115,7 @@ class Artifact:
         fields = dict(value)
         for side in ("inputs", "outputs"):
             fields[side] = tuple(_binding(b) for b in fields[side])
+        fields["states"] = tuple(_state(s) for s in fields["states"])
         return cls(**fields)
 
 
@@ -106,6 +130,8 @@ class Target(Protocol):
     """What runs the artifact, for people."""
     contract: ClassVar[Contract]
     """What its artifacts promise unless the user asks for something else."""
+    machine: ClassVar[str]
+    """``package.module:function`` that makes an artifact with states run, see ``targets.steps``."""
 
     def supports(self, program: Program) -> tuple[Finding, ...]:
         """Every node that this target cannot take; empty if it takes all."""
@@ -116,7 +142,11 @@ class Target(Protocol):
     def run(
         self, artifact: Artifact, folder: Path, inputs: Arrays, progress: Progress | None = None
     ) -> Arrays | None:
-        """The artifact's outputs as real numbers, or None where this machine cannot run it."""
+        """The artifact's outputs as real numbers, or None where this machine cannot run it.
+
+        An artifact with states takes sequences [n, steps, ...], and gives the outputs and then
+        the states of every step.
+        """
 
     def audit(self, artifact: Artifact, folder: Path) -> tuple[OpPrecision, ...]:
         """The type in which each operator really runs, read back from the artifact."""
@@ -131,6 +161,47 @@ class Countable(Protocol):
 
     def resources(self, artifact: Artifact, folder: Path) -> Resources:
         """What the artifact takes of the part; minutes of work."""
+
+
+Bind = Callable[[int, TensorSpec, Encoding | None], Binding]
+"""From a tensor's place, what it is and its encoding to where it is in the artifact."""
+
+
+def bindings(program: Program, take: Bind, give: Bind) -> dict[str, Any]:
+    """The fields ``inputs``, ``outputs`` and ``states`` of an artifact that is a pure function.
+
+    Args:
+        program: what was lowered.
+        take: where each tensor that the graph takes is.
+        give: where each tensor that it gives is.
+    """
+    before = (*program.input_encodings, *program.state_encodings)
+    after = (*program.output_encodings, *program.state_encodings)
+    takes = [take(i, *pair) for i, pair in enumerate(zip(program.takes, before, strict=True))]
+    gives = [give(i, *pair) for i, pair in enumerate(zip(program.gives, after, strict=True))]
+    inputs, outputs = len(program.inputs), len(program.outputs)
+    held = zip(program.states, takes[inputs:], gives[outputs:], strict=True)
+    return {
+        "inputs": tuple(takes[:inputs]),
+        "outputs": tuple(gives[:outputs]),
+        "states": tuple(StateBinding(spec, before, after) for spec, before, after in held),
+    }
+
+
+def plain_bindings(program: Program) -> dict[str, Any]:
+    """:func:`bindings` where every tensor keeps its name, and travels as a real number."""
+
+    def bind(_: int, spec: TensorSpec, encoding: Encoding | None) -> Binding:
+        return Binding(spec, spec.name, spec.layout, spec.dtype, encoding)
+
+    return bindings(program, bind, bind)
+
+
+def _state(value: Mapping[str, Any]) -> StateBinding:
+    spec = {**value["spec"], "shape": tuple(value["spec"]["shape"])}
+    spec["initial"] = tuple(spec["initial"])
+    takes = None if value["takes"] is None else _binding(value["takes"])
+    return StateBinding(StateSpec(**spec), takes, _binding(value["gives"]))
 
 
 def _binding(value: Mapping[str, Any]) -> Binding:

@@ -11,26 +11,33 @@ if TYPE_CHECKING:
     from edgemix.program import Program
 
 STANDARD = (
-    "functionalize",  # before all: the others take every node for a value
+    "drop_checks",  # they compute nothing, and no other rewrite should meet them
+    "functionalize",  # before the others, which take every node for a value
     "unpack_views",  # early: later rewrites and the quantizer look at single values
     "fold_norm",  # before lifting scalars: the fold makes constants of its own
     "lift_scalars",  # after folding: what is left is arithmetic that has to be quantized
+    "split_leak",  # after lifting: a leak is a constant by then
 )
 
 
-def load(name: str) -> object:
-    """A rewrite by name."""
+def load(name: str, states: int = 0) -> object:
+    """A rewrite by name, for a program with so many states."""
+    from edgemix.rewrites.drop_checks import DropChecks
     from edgemix.rewrites.fold_norm import FoldNorm
     from edgemix.rewrites.functionalize import Functionalize
     from edgemix.rewrites.lift_scalars import LiftScalars
     from edgemix.rewrites.split_division import SplitDivision
+    from edgemix.rewrites.split_leak import SplitLeak
     from edgemix.rewrites.split_norm import SplitNorm
     from edgemix.rewrites.split_softmax import SplitSoftmax
     from edgemix.rewrites.unpack_views import UnpackViews
 
     known = (
-        Functionalize, FoldNorm, LiftScalars, SplitDivision, SplitNorm, SplitSoftmax, UnpackViews,
+        DropChecks, Functionalize, FoldNorm, LiftScalars, SplitDivision, SplitNorm, SplitSoftmax,
+        UnpackViews,
     )  # fmt: skip
+    if name == SplitLeak.name:
+        return SplitLeak(states)
     return {r.name: r for r in known}[name]()
 
 
@@ -39,5 +46,5 @@ def standard(program: Program, split: tuple[str, ...] = ()) -> Program:
     from edgemix.rewrites.base import apply
 
     for name in (*STANDARD, *(f"split_{composite}" for composite in split)):
-        program = apply(program, load(name))  # type: ignore[arg-type]
+        program = apply(program, load(name, len(program.states)))  # type: ignore[arg-type]
     return program

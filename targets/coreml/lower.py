@@ -8,9 +8,10 @@ from typing import Any
 
 from edgemix.extras import need, versions
 from edgemix.program import Program, export, quiet
-from edgemix.targets.base import Artifact, Binding
+from edgemix.targets.base import Artifact, plain_bindings
 from edgemix.targets.composites import whole_softmax
 from edgemix.targets.constants import real_biases
+from edgemix.targets.grids import wide_grids
 from edgemix.targets.coreml.audit import constexpr_types, operations
 
 MAIN = "model.mlpackage"
@@ -26,7 +27,9 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     program = Program.load(Path(request["program"]))
     path = Path(request["folder"]) / MAIN
     module = program.module()
-    joined = whole_softmax(module)
+    joined = 0 if program.states else whole_softmax(module)
+    if program.states:
+        wide_grids(module)
     real_biases(module)
     module.recompile()
     with quiet():
@@ -34,8 +37,10 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         model = ct.convert(
             exported,
             minimum_deployment_target=ct.target.iOS17,
-            inputs=[ct.TensorType(name=s.name, shape=s.shape) for s in program.inputs],
-            outputs=[ct.TensorType(name=s.name) for s in program.outputs],
+            # A state of sixteen bits does not fit a float16.
+            compute_precision=ct.precision.FLOAT32 if program.states else None,
+            inputs=[ct.TensorType(name=s.name, shape=s.shape) for s in program.takes],
+            outputs=[ct.TensorType(name=s.name) for s in program.gives],
         )
         model.short_description = f"edgemix {program.digest[:12]} from {program.origin.source}"
         model.save(str(path))
@@ -44,11 +49,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         target="coreml",
         program=program.digest,
         main=MAIN,
-        inputs=tuple(Binding(s, s.name, s.layout, s.dtype, None) for s in program.inputs),
-        outputs=tuple(
-            Binding(s, s.name, s.layout, s.dtype, e)
-            for s, e in zip(program.outputs, program.output_encodings, strict=True)
-        ),
+        **plain_bindings(program),
         toolchain=versions("torch", "coremltools"),
         facts={
             "deployment target": "iOS 17, macOS 14",

@@ -22,8 +22,10 @@ _REFUSED = {
 def findings(program: Program) -> tuple[Finding, ...]:
     """Operators that the converter refuses, and tensors of more than five axes."""
     module = program.module()
-    whole_softmax(module)
-    found = list(odd_widths(module, "Core ML"))
+    found: list[Finding] = []
+    if not program.states:
+        whole_softmax(module)
+        found += odd_widths(module, "Core ML")
     for node in g.float_ops(module):
         name = g.op_name(node)
         if name in _REFUSED:

@@ -25,6 +25,7 @@ class CoreML:
     title: ClassVar[str] = "Core ML"
     runtime: ClassVar[str] = "Core ML (macOS)"
     contract: ClassVar[Contract] = Contract("decisions", 0, 0.99)
+    machine: ClassVar[str] = f"{_ROOM}.run:machine"
 
     def supports(self, program: Program) -> tuple[Finding, ...]:
         """Nodes that Core ML cannot take."""

@@ -28,6 +28,7 @@ class Hls4ml:
     title: ClassVar[str] = "hls4ml"
     runtime: ClassVar[str] = "C simulation (g++)"
     contract: ClassVar[Contract] = Contract("exact")
+    machine: ClassVar[str] = f"{_ROOM}.run:machine"
     hardware: Hardware = field(default_factory=Hardware)
 
     def supports(self, program: Program) -> tuple[Finding, ...]:

@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 from edgemix import graph as g
 from edgemix.extras import need, versions
 from edgemix.program import Program, export, quiet
-from edgemix.targets.base import Artifact, Binding
+from edgemix.targets.base import Artifact, plain_bindings
 
 MAIN = "model.onnx"
 OPSET = 21
@@ -34,8 +34,8 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         exported = torch.onnx.export(
             export(module, program.example()),
             dynamo=True,
-            input_names=[spec.name for spec in program.inputs],
-            output_names=[spec.name for spec in program.outputs],
+            input_names=[spec.name for spec in program.takes],
+            output_names=[spec.name for spec in program.gives],
             verbose=False,
             opset_version=OPSET,
         )
@@ -50,11 +50,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         target="onnx",
         program=program.digest,
         main=MAIN,
-        inputs=tuple(Binding(s, s.name, s.layout, s.dtype, None) for s in program.inputs),
-        outputs=tuple(
-            Binding(s, s.name, s.layout, s.dtype, e)
-            for s, e in zip(program.outputs, program.output_encodings, strict=True)
-        ),
+        **plain_bindings(program),
         toolchain=versions("torch", "onnx", "onnxscript", "onnxruntime"),
         facts={"opset": opset, "activations": "uint8"},
     )

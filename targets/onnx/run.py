@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 from edgemix.child import progress
 from edgemix.extras import need
 from edgemix.targets import arrays
+from edgemix.targets.base import Artifact
+from edgemix.targets.steps import Carried, run_sequences
 
 
 def session(model: str, *, threads: int = 1, optimized: Path | None = None) -> Any:
@@ -31,8 +33,23 @@ def session(model: str, *, threads: int = 1, optimized: Path | None = None) -> A
     return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
+def machine(request: Mapping[str, Any]) -> Carried:
+    """A stream through a model with states."""
+    artifact = Artifact.from_json(request["artifact"])
+    runner = session(request["model"])
+
+    def call(tensors: Sequence[Any]) -> list[Any]:
+        feed = {b.name: x for b, x in zip(artifact.takes, tensors, strict=True)}
+        found: list[Any] = runner.run([b.name for b in artifact.gives], feed)
+        return found
+
+    return Carried(artifact, call)
+
+
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Run all samples, one batch of the model's size at a time."""
+    """Run all samples, one batch of the model's size at a time; of states, all sequences."""
+    if request["artifact"]["states"]:
+        return run_sequences(machine(request), request)
     runner = session(request["model"])
     inputs = arrays.read(Path(request["inputs"]))
     names = [i.name for i in runner.get_inputs()]

@@ -24,6 +24,7 @@ class Onnx:
     title: ClassVar[str] = "ONNX"
     runtime: ClassVar[str] = "ONNX Runtime, CPU"
     contract: ClassVar[Contract] = Contract("lsb", 1, 0.999)
+    machine: ClassVar[str] = f"{_ROOM}.run:machine"
 
     def supports(self, program: Program) -> tuple[Finding, ...]:
         """Nodes that ONNX has no operator for."""
@@ -41,7 +42,7 @@ class Onnx:
         """Outputs of ONNX Runtime, as real numbers."""
         return run_in_child(
             f"{_ROOM}.run:run",
-            {"model": str(folder / artifact.main)},
+            {"model": str(folder / artifact.main), "artifact": artifact.to_json()},
             inputs,
             tool="ONNX Runtime",
             progress=progress,

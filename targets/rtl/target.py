@@ -38,6 +38,7 @@ class Rtl:
     title: ClassVar[str] = "RTL"
     runtime: ClassVar[str] = "Verilator"
     contract: ClassVar[Contract] = Contract("exact")
+    machine: ClassVar[str] = f"{_ROOM}.run:machine"
     hardware: Hardware = field(default_factory=Hardware)
 
     def supports(self, program: Program) -> tuple[Finding, ...]:

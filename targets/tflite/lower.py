@@ -12,9 +12,10 @@ from edgemix.encoding import Encoding
 from edgemix.errors import ToolError
 from edgemix.extras import need, versions
 from edgemix.program import Program, TensorSpec, quiet
-from edgemix.targets.base import Artifact, Binding
+from edgemix.targets.base import Artifact, Binding, bindings
 from edgemix.targets.composites import whole_softmax
 from edgemix.targets.constants import real_biases, real_constants
+from edgemix.targets.tflite.islands import integer_islands
 from edgemix.targets.tflite.pooling import lower_pooling
 
 MAIN = "model.tflite"
@@ -27,8 +28,12 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     program = Program.load(Path(request["program"]))
     path = Path(request["folder"]) / MAIN
     module = program.module()
-    joined = whole_softmax(module)
-    lower_pooling(module)
+    joined = 0 if program.states else whole_softmax(module)
+    islands = 0
+    if program.states and program.quantized:
+        islands = integer_islands(module)
+    else:
+        lower_pooling(module)
     real_biases(module)
     real_constants(module)
     module.recompile()
@@ -40,16 +45,21 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         )
         edge.export(str(path))
     inputs, outputs = _details(path)
+    softmax = f"{joined} put together again" if joined else "whole"
     artifact = Artifact(
         target="tflite",
         program=program.digest,
         main=MAIN,
-        inputs=tuple(_binding(s, d) for s, d in zip(program.inputs, inputs, strict=True)),
-        outputs=tuple(_binding(s, d) for s, d in zip(program.outputs, outputs, strict=True)),
+        **bindings(
+            program,
+            lambda i, spec, encoding: _binding(spec, inputs[i], encoding),
+            lambda i, spec, encoding: _binding(spec, outputs[i], encoding),
+        ),
         toolchain=versions("torch", "litert-torch", "ai-edge-litert"),
         facts={
             "signature": SIGNATURE,
-            "softmax": f"{joined} put together again" if joined else "whole",
+            **({"integer linear operators": islands} if program.states else {}),
+            **({} if program.states else {"softmax": softmax}),
         },
     )
     _check_outputs(program, artifact)
@@ -94,10 +104,13 @@ def _number(name: str) -> int:
     return int("".join(c for c in name if c.isdigit()) or 0)
 
 
-def _binding(spec: TensorSpec, detail: Mapping[str, Any]) -> Binding:
+def _binding(
+    spec: TensorSpec, detail: Mapping[str, Any], encoding: Encoding | None
+) -> Binding:
     scale, zero_point = detail["quantization"]
     dtype = detail["dtype"].__name__
-    encoding = Encoding.per_tensor(scale, int(zero_point), dtype=dtype) if dtype == "int8" else None
+    if dtype == "int8":
+        encoding = Encoding.per_tensor(scale, int(zero_point), dtype=dtype)
     return Binding(spec, detail["name"], spec.layout, dtype, encoding)
 
 

@@ -25,13 +25,16 @@ _NO_INTEGER = {
 def findings(program: Program) -> tuple[Finding, ...]:
     """Nodes that cannot be converted; in a quantized program also those without integer kernels."""
     module = program.module()
-    whole_softmax(module)
-    found = list(odd_widths(module, "TFLite"))
+    if program.states:
+        found: list[Finding] = []
+    else:
+        whole_softmax(module)
+        found = list(odd_widths(module, "TFLite"))
     for node in g.float_ops(module):
         name = g.op_name(node)
         if name in _REFUSED:
             found.append(Finding(g.where(node), *_REFUSED[name]))
-        elif program.quantized and name in _NO_INTEGER:
+        elif program.quantized and not program.states and name in _NO_INTEGER:
             remedy = "use a model with batch norm, or leave TFLite out"
             found.append(Finding(g.where(node), _NO_INTEGER[name], remedy))
     return tuple(found)

@@ -24,6 +24,7 @@ class TFLite:
     title: ClassVar[str] = "TFLite"
     runtime: ClassVar[str] = "LiteRT, CPU (XNNPACK)"
     contract: ClassVar[Contract] = Contract("lsb", 1, 0.99)
+    machine: ClassVar[str] = f"{_ROOM}.run:machine"
 
     def supports(self, program: Program) -> tuple[Finding, ...]:
         """Nodes that the converter cannot take."""
