@@ -153,9 +153,17 @@ def produced_encoding(module: GraphModule, node: Node) -> Encoding | None:
     return None
 
 
+def requantizes(node: Any) -> bool:
+    """Whether this node rounds a quantized value once more, to other bits."""
+    return is_quantize(node) and is_dequantize(node.args[0])
+
+
 def through_quantization(node: Node) -> Node:
-    """The node that computed a value: dequantize and quantize nodes in front are skipped."""
-    while is_dequantize(node) or is_quantize(node):
+    """The node that computed a value: dequantize and quantize nodes in front are skipped.
+
+    A quantize node that rounds a quantized value once more computes a value of its own.
+    """
+    while is_dequantize(node) or (is_quantize(node) and not requantizes(node)):
         source = node.args[0]
         assert isinstance(source, Node)
         node = source
@@ -262,7 +270,7 @@ def feeds_division(node: Node) -> bool:
 def exact_between(node: Node) -> bool:
     """Whether a result stays unquantized: its only reader rounds the exact value once for both.
 
-    So are a linear operator or a sum that a ReLU clamps, squares that a mean adds up, and the
+    So are a linear operator or a sum that a ReLU clamps, a sum that is compared, squares that a mean adds up, and the
     number that is added to a divisor.
     """
     readers = list(node.users)
@@ -270,6 +278,8 @@ def exact_between(node: Node) -> bool:
         return False
     reader = readers[0]
     if node.target in LINEAR | ADDITION and reader.target in CLAMP_AT_ZERO:
+        return True
+    if node.target in ADDITION and reader.target in COMPARISON:
         return True
     if node.target is aten.mul.Tensor and node.args[0] is node.args[1]:
         return reader.target is aten.mean.dim

@@ -108,10 +108,12 @@ def assign(module: GraphModule, calibration: Calibration, recipe: Recipe, states
                 groups.join(node.name, source.name)
     for before, after in g.fed_back(module, states):
         groups.join(before.name, after.name)
+    exact = {groups.root(name) for name in fixed}
     for node in summed:
         if node.target in g.ADDITION and not g.exact_between(node):
             for operand in _operands(node):
-                groups.join(node.name, operand.name)
+                if groups.root(operand.name) not in exact:
+                    groups.join(node.name, operand.name)
     if recipe.align_additions > 1.0:
         _align_additions(module, groups, ranges, recipe.align_additions)
     encodings = groups.encodings(ranges, fixed, rules)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from edgemix.program import Program
 
 STANDARD = (
-    "drop_checks",  # they compute nothing, and no other rewrite should meet them
+    "plain_casts",  # first: no other rewrite should meet assertions
     "functionalize",  # before the others, which take every node for a value
     "unpack_views",  # early: later rewrites and the quantizer look at single values
     "fold_norm",  # before lifting scalars: the fold makes constants of its own
@@ -22,10 +22,10 @@ STANDARD = (
 
 def load(name: str, states: int = 0) -> object:
     """A rewrite by name, for a program with so many states."""
-    from edgemix.rewrites.drop_checks import DropChecks
     from edgemix.rewrites.fold_norm import FoldNorm
     from edgemix.rewrites.functionalize import Functionalize
     from edgemix.rewrites.lift_scalars import LiftScalars
+    from edgemix.rewrites.plain_casts import PlainCasts
     from edgemix.rewrites.split_division import SplitDivision
     from edgemix.rewrites.split_leak import SplitLeak
     from edgemix.rewrites.split_norm import SplitNorm
@@ -33,7 +33,7 @@ def load(name: str, states: int = 0) -> object:
     from edgemix.rewrites.unpack_views import UnpackViews
 
     known = (
-        DropChecks, Functionalize, FoldNorm, LiftScalars, SplitDivision, SplitNorm, SplitSoftmax,
+        Functionalize, FoldNorm, LiftScalars, PlainCasts, SplitDivision, SplitNorm, SplitSoftmax,
         UnpackViews,
     )  # fmt: skip
     if name == SplitLeak.name:

@@ -199,7 +199,11 @@ class CausalPair(Stepwise):
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: D102
         window = torch.cat([held(state, "past"), x[:, :, None]], 2)
-        return self.convolution(window)[:, :, 0], {"past": window[:, :, 1:]}
+        # What a dilated kernel reads of the window, as an undilated one reads it.
+        read = window[:, :, :: self.convolution.dilation[0]]
+        weight, bias = self.convolution.weight, self.convolution.bias
+        y = functional.conv1d(read, weight, bias, groups=self.convolution.groups)
+        return y[:, :, 0], {"past": window[:, :, 1:]}
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         result: Tensor = self.convolution(self.pad(x))

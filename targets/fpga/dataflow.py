@@ -17,7 +17,9 @@ from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
 from edgemix.encoding import Encoding, FixedPoint
+from edgemix.graph import aten
 from edgemix.targets.fpga.precision import needed
+from edgemix.targets.fpga.tables import constant_array, constant_root
 
 Index = npt.NDArray[np.int64]
 
@@ -44,6 +46,9 @@ def steps(module: GraphModule) -> Iterator[Step | Node]:
     for node in module.graph.nodes:
         if node.op == "placeholder" or is_view(node):
             yield node
+        elif g.requantizes(node):
+            encoding = g.encoding_of(module, node)
+            yield Step(node, node, encoding, needed(encoding, str(g.where(node))))
         elif node.op == "call_function" and not g.is_quantize(node) and not g.is_dequantize(node):
             encoding = g.produced_encoding(module, node)
             if encoding is not None:
@@ -63,11 +68,67 @@ def clamped(node: Node) -> Node | None:
     return source if isinstance(source, Node) and not g.is_dequantize(source) else None
 
 
-def result(module: GraphModule) -> Node:
-    """The node that computes the program's only output."""
+def results(module: GraphModule) -> list[Node]:
+    """The nodes that compute what the program gives: outputs, then states."""
     (output,) = module.graph.find_nodes(op="output")
-    (returned,) = output.args[0] if isinstance(output.args[0], (tuple, list)) else output.args
-    return g.through_quantization(returned)
+    given: Any = output.args[0]
+    return [g.through_quantization(n) for n in (given if isinstance(given, (tuple, list)) else [given])]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A spike as one comparison: first + sign · second ≥ bound, or its negation."""
+
+    first: Node
+    second: Node | None
+    sign: int
+    bound: npt.NDArray[np.float64]
+    """Of the values' shape, or broadcast to it."""
+    inclusive: bool
+    """Whether the bound itself counts; if not, first + sign · second > bound."""
+    negated: bool
+
+    def on_grid(self, fraction: int) -> Index:
+        """The bound in units of 2**-fraction, on whose grid the values lie: an inclusive one."""
+        units = self.bound * 2.0**fraction
+        return (np.ceil(units) if self.inclusive else np.floor(units) + 1).astype(np.int64)
+
+
+def threshold(module: GraphModule, spike: Node) -> Threshold | None:
+    """What a spike compares; None where it is more than one sum or difference.
+
+    A sum that is only compared stays exact, see :func:`edgemix.graph.exact_between`.
+    """
+    comparison = spike.args[0]
+    assert isinstance(comparison, Node)
+    value, other = comparison.args[:2]
+    assert isinstance(value, Node)
+    name = g.op_name(comparison)
+    above = name[0] == "g"
+    # x > b is not (x ≤ b), and x < b is not (x ≥ b).
+    inclusive = (name[1] == "e") == above
+    second, sign, bound = None, 1, np.zeros(1)
+    if not g.is_dequantize(value):
+        if value.target not in g.ADDITION:
+            return None
+        value, other_term = value.args[:2]  # type: ignore[assignment]
+        sign = -1 if comparison.args[0].target is aten.sub.Tensor else 1  # type: ignore[union-attr]
+        if constant_root(value) is not None:
+            return None
+        if constant_root(other_term) is not None:
+            bound = bound - sign * constant_array(module, other_term)
+        else:
+            second = other_term
+    if not isinstance(other, Node):
+        bound = bound + float(np.float32(other))  # type: ignore[arg-type]
+    elif constant_root(other) is not None:
+        bound = bound + constant_array(module, other)
+    elif second is None:
+        second, sign = other, -1
+    else:
+        return None
+    assert isinstance(value, Node)
+    return Threshold(value, second, sign, bound, inclusive, not above)  # type: ignore[arg-type]
 
 
 def viewed(node: Node, index: Index) -> Index:

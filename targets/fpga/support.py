@@ -29,7 +29,8 @@ def findings(
     if not program.quantized:
         return (Finding(Where("program"), "firmware computes in fixed point", _REMEDY),)
     if len(program.inputs) != 1 or len(program.outputs) != 1:
-        return (Finding(Where("program"), "firmware takes one input and one output", "merge them"),)
+        why = "firmware takes one input and one output beside its states"
+        return (Finding(Where("program"), why, "merge them"),)
     if program.inputs[0].shape[0] != 1:
         why = f"it takes {program.inputs[0].shape[0]} samples at once, firmware takes one"
         return (Finding(Where("program"), why, "export the model with batch 1"),)
@@ -68,7 +69,7 @@ def _refusals(
         return [Finding(g.where(node), "it is not quantized", _REMEDY)]
     if node.op != "call_function" or g.is_dequantize(node) or node.target in g.VIEW:
         return []
-    if g.exact_between(node):
+    if g.exact_between(node) or (node.target in g.COMPARISON and all(map(g.is_spike, node.users))):
         return []
     if not takes(module, node):
         why = f"{title} has no layer for {g.op_name(node)}"

@@ -33,6 +33,21 @@ def is_scalar_function(module: GraphModule, node: Node) -> bool:
     return one and single and (bool(constants) or numbers or squared)
 
 
+MAX_BITS = 12
+"""Of a table's address: above, arithmetic with a constant is arithmetic."""
+
+
+def is_table(module: GraphModule, node: Node) -> bool:
+    """Whether a scalar function is best a table of all its values."""
+    if not is_scalar_function(module, node):
+        return False
+    if node.target not in _WITH_CONSTANT or node.target is g.aten.div.Tensor:
+        return True
+    source = next(n for n in node.all_input_nodes if constant_root(n) is None)
+    wide = g.is_dequantize(source) and g.encoding_of(module, source).bits > MAX_BITS
+    return not wide or node.args[0] is node.args[1]
+
+
 def argument_of(node: Node) -> Node:
     """The dequantized value that a scalar function reads, unquantized functions between skipped."""
     source = next(n for n in node.all_input_nodes if constant_root(n) is None)

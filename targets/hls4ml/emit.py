@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 from edgemix import graph as g
 from edgemix.encoding import Encoding, FixedPoint
 from edgemix.graph import aten
-from edgemix.targets.fpga import tables
+from edgemix.targets.fpga import dataflow, tables
 from edgemix.targets.hls4ml import kernels, native, streams
 from edgemix.targets.hls4ml.firmware import Builder, Value
 
@@ -41,9 +41,13 @@ def emitter(module: GraphModule, node: Node, *, streaming: bool = False) -> Emit
     """The function that writes a node's layer, or None where there is none."""
     if streaming and streams.takes(node):
         return streams.pooling
+    if g.is_quantize(node):
+        return kernels.rounding
+    if g.is_spike(node):
+        return kernels.spike if dataflow.threshold(module, node) is not None else None
     if node.target in g.CONVOLUTION:
         return native.convolution if native.takes_convolution(node) else None
-    if tables.is_scalar_function(module, node):
+    if tables.is_table(module, node):
         return kernels.scalar_function
     constants = [tables.constant_root(a) is not None for a in node.all_input_nodes]
     if node.target in (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor) and any(constants):

@@ -63,6 +63,44 @@ def scalar_function(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoin
     return _table(b, node, x, table.integers, encoding, fixed)
 
 
+def rounding(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
+    """A value in fewer bits: an assignment to the type that rounds."""
+    x = b.operand(node.args[0])
+    shape = b.shape(x)
+    part = b.parts(x, shape, np.arange(b.size(x))[:, None])
+    constants = lookup("source", list(range(part.outputs)))
+    b.custom(node.name, "wires", [x], constants, shape, result_type(fixed), part)
+    return Value(node.name, x.index, encoding, fixed)
+
+
+def spike(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
+    """A comparison with constants, or with another activation and a constant."""
+    compared = dataflow.threshold(b.module, node)
+    assert compared is not None
+    shape = g.shape_of(node)
+    sides = [n for n in (compared.first, compared.second) if n is not None]
+    values = [b.operand(n) for n in sides]
+    values = [v.indexed(np.broadcast_to(v.index, shape)) for v in values]
+    values = [b.canonical(v, f"{node.name}_{i}") for i, v in enumerate(values)]
+    fraction = max(v.fixed.fraction for v in values)
+    shifts = [fraction - v.fixed.fraction for v in values]
+    bounds = np.broadcast_to(compared.on_grid(fraction), shape)
+    widest = max(v.fixed.width + s for v, s in zip(values, shifts, strict=True)) + 3
+    # A bound that no value reaches is as good as the nearest that fits.
+    limit = 1 << (min(widest, 31) - 1)
+    order = channels_last(shape)
+    flat = np.empty(order.size, np.int64)
+    flat[order.ravel()] = np.clip(bounds, -limit, limit - 1).ravel()
+    constants = members(
+        width=widest, negated=int(compared.negated), shift=shifts[0],
+        **({"shift2": shifts[1], "sign": compared.sign} if len(values) > 1 else {}),
+    ) + lookup("bound", flat.tolist())  # fmt: skip
+    function = "spike" if len(values) == 1 else "spike2"
+    part = Part(1, b.size(values[0]), order.size)
+    b.custom(node.name, function, values, constants, hls_shape(shape), result_type(fixed), part)
+    return Value(node.name, order, encoding, fixed)
+
+
 def clamp(b: Builder, node: Node, x: Value) -> Value:
     """A ReLU after rounding, in the operand's own type."""
     lowest, highest = raw_bounds(x.fixed)

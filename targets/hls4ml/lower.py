@@ -13,8 +13,10 @@ from edgemix.targets.hls4ml.emit import emitter
 from edgemix.targets.hls4ml.firmware import Builder, Firmware, Value, channels_last
 
 
-def build(program: Program, interface: Interface = "io_parallel") -> tuple[Firmware, Value]:
-    """The layer list of a quantized program with one input and one output, and that output.
+def build(
+    program: Program, interface: Interface = "io_parallel"
+) -> tuple[Firmware, tuple[Value, ...]]:
+    """The layer list of a quantized program, and what it gives: outputs, then states.
 
     Raises:
         UnsupportedError: a node has no layer (``supports`` finds these before).
@@ -27,10 +29,13 @@ def build(program: Program, interface: Interface = "io_parallel") -> tuple[Firmw
             builder.input(step)
         else:
             builder.view(step)
-    value = builder.values[dataflow.result(builder.module)]
-    # The last layer's variable is the output: make it exactly the program's tensor, channels last.
-    order = channels_last(value.index.shape)
-    return builder.firmware, builder.ordered(value, order, "output", force=True)
+    given = []
+    for spec, node in zip(program.gives, dataflow.results(builder.module), strict=True):
+        value = builder.values[node]
+        # A layer of its own makes the variable exactly the program's tensor, channels last.
+        order = channels_last(value.index.shape)
+        given.append(builder.ordered(value, order, spec.name, force=True))
+    return builder.firmware, tuple(given)
 
 
 def _operator(builder: Builder, step: Step) -> None:

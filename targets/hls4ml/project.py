@@ -9,20 +9,22 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from edgemix.encoding import Encoding
 from edgemix.errors import InputError
 from edgemix.extras import need, versions
 from edgemix.files import write_text
-from edgemix.program import Program
-from edgemix.targets.base import Artifact, Binding
+from edgemix.program import Program, TensorSpec
+from edgemix.targets.base import Artifact, Binding, bindings
 from edgemix.targets.fpga.golden import vectors
 from edgemix.targets.fpga.hardware import Hardware
 from edgemix.targets.fpga.precision import needed, result_type
-from edgemix.targets.hls4ml import golden
+from edgemix.targets.hls4ml import golden, memory
 from edgemix.targets.hls4ml.knobs import knobs
 from edgemix.targets.hls4ml.lower import build
 
@@ -36,7 +38,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     program = Program.load(Path(request["program"]))
     project = Path(request["folder"]) / MAIN
     hardware = Hardware.from_json(request["hardware"])
-    firmware, output = build(program, hardware.interface)
+    firmware, given = build(program, hardware.interface)
     chosen = {
         layer["name"]: knobs(hardware, layer, firmware.origins[layer["name"]])
         for layer in firmware.layers
@@ -73,30 +75,29 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     }
     with contextlib.redirect_stdout(io.StringIO()):
         model = ModelGraph.from_layer_list(
-            config, firmware.layers, [firmware.layers[0]["name"]], [output.variable]
-        )
+            config, firmware.layers,
+            [x["name"] for x in firmware.layers if x["class_name"] == "InputLayer"],
+            [value.variable for value in given],
+        )  # fmt: skip
         model.write()
     stamp, own = str(model.config.get_config_value("Stamp")), f"edgemix-{program.digest[:8]}"
     # YAML quotes a stamp that happens to be a number.
     names = {str(project.resolve()): ".", str(project): ".", f"'{stamp}'": own, stamp: own}
     _forget(project, names)
     _testbench(project, program, hardware)
-    spec = program.inputs[0]
-    first = next(iter(firmware.precisions.values()))["result"]
+
+    def bind(_: int, spec: TensorSpec, encoding: Encoding | None) -> Binding:
+        kind = result_type(needed(encoding, spec.name))
+        return Binding(spec, spec.name, _layout(spec.shape), kind, encoding)
+
+    bound = bindings(program, bind, bind)
     artifact = Artifact(
         target="hls4ml",
         program=program.digest,
         main=MAIN,
-        inputs=(Binding(spec, firmware.layers[0]["name"], _layout(spec.shape), first, None),),
-        outputs=(
-            Binding(
-                program.outputs[0],
-                output.variable,
-                _layout(program.outputs[0].shape),
-                result_type(needed(output.encoding, "the output")),
-                output.encoding,
-            ),
-        ),
+        inputs=bound["inputs"],
+        outputs=bound["outputs"],
+        states=tuple(replace(state, takes=None) for state in bound["states"]),
         toolchain={**versions("torch", "hls4ml"), **_compiler()},
         facts={
             "backend": hardware.backend,
@@ -115,7 +116,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _testbench(project: Path, program: Program, hardware: Hardware) -> None:
     """A testbench that compares with golden vectors, in place of hls4ml's, which only prints."""
-    golden.write(project / "tb_data", *vectors(program))
+    golden.write(project / "tb_data", vectors(program))
     vivado = hardware.backend == "Vivado"
     steps = "reset=1 csim=0 synth=1 cosim=0 validation=0 export=0 vsynth=0 fifo_opt=0"
     values = {
@@ -132,8 +133,12 @@ def _testbench(project: Path, program: Program, hardware: Hardware) -> None:
         loader=PackageLoader("edgemix.targets.hls4ml"), undefined=StrictUndefined,
         keep_trailing_newline=True, autoescape=False,
     )  # fmt: skip
+    if program.states:
+        values |= memory.arguments(program)
+        memory.write(project, NAME, values, pages)
+    testbench = "testbench_steps.cpp.jinja" if program.states else "testbench.cpp.jinja"
     for template, path in (
-        ("testbench.cpp.jinja", project / f"{NAME}_test.cpp"),
+        (testbench, project / f"{NAME}_test.cpp"),
         ("Makefile.jinja", project / "Makefile"),
     ):
         write_text(path, pages.get_template(template).render(values))

@@ -47,7 +47,7 @@ class Hls4ml:
         self, artifact: Artifact, folder: Path, inputs: Arrays, progress: Progress | None = None
     ) -> Arrays:
         """Outputs of the C simulation."""
-        request = {"project": str(folder / artifact.main), "artifact": artifact.to_json()}
+        request = {"model": str(folder / artifact.main), "artifact": artifact.to_json()}
         return run_in_child(
             f"{_ROOM}.run:run", request, inputs, tool="C simulation", progress=progress
         )

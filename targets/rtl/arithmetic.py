@@ -47,6 +47,15 @@ def largest(terms: Sequence[Variable]) -> Variable:
     return found[0]
 
 
+def reaches(x: Variable, bound: float, *, negated: bool) -> Variable:
+    """1 where x ≥ bound, else 0; negated, 0 and 1."""
+    over, under = (0.0, 1.0) if negated else (1.0, 0.0)
+    if float(x.low) >= bound or float(x.high) < bound:
+        return _constant(over if float(x.low) >= bound else under, x)
+    # Neither always nor never: the difference can be negative, so its highest bit is its sign.
+    return positive(x - bound).msb_mux(_constant(under, x), _constant(over, x))
+
+
 def fit(x: Variable, fixed: FixedPoint) -> Variable:
     """``x`` as that type holds it: rounded half to even, then saturated."""
     return saturate(round_half_even(x, fixed.fraction), fixed)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgemix.child import progress
+from edgemix.encoding import Encoding, FixedPoint
 from edgemix.extras import need, versions
-from edgemix.program import Program
-from edgemix.targets.base import Artifact, Binding
+from edgemix.program import Program, StateSpec, TensorSpec
+from edgemix.targets.base import Artifact, Bind, Binding, StateBinding, bindings
 from edgemix.targets.fpga.golden import vectors
 from edgemix.targets.fpga.hardware import Hardware
 from edgemix.targets.fpga.parts import part
-from edgemix.targets.fpga.precision import needed, plain_type
+from edgemix.targets.fpga.precision import needed, plain_type, raw_bounds
 from edgemix.targets.rtl import golden
+from edgemix.targets.rtl.bits import pack
+from edgemix.targets.rtl.buses import Bus, Ports
 
 MAIN = "project"
 
@@ -31,24 +35,25 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
 
     program = Program.load(Path(request["program"]))
     hardware = Hardware.from_json(request["hardware"])
-    given = next(iter(program.encodings.values()))
-    produced = program.output_encodings[0]
-    inputs, outputs = needed(given, "the input"), needed(produced, "the output")
     logic = trace(program, hardware, progress)
     family = part(hardware.part).family
-    plan = schedule(logic, hardware.clock_ns, FABRICS[family])
+    plan = schedule(
+        logic, hardware.clock_ns, FABRICS[family], one_at_a_time=bool(program.states)
+    )
+    ports = _ports(program)
     project = Path(request["folder"]) / MAIN
     project.mkdir()
-    facts = write(project, logic, plan, inputs, outputs, family, program.digest[:12])
-    golden.write(project / "golden", *vectors(program), (inputs, outputs))
+    facts = write(project, logic, plan, ports, family, program.digest[:12])
+    golden.write(project / "golden", vectors(program), ports)
     kinds = np.array([op.opcode for op in logic.ops])
-    assert produced is not None
+    bound = bindings(program, _bind("in_data"), _bind("out_data"))
     artifact = Artifact(
         target="rtl",
         program=program.digest,
         main=MAIN,
-        inputs=(Binding(program.inputs[0], "in_data", "flat", plain_type(inputs), given),),
-        outputs=(Binding(program.outputs[0], "out_data", "flat", plain_type(outputs), produced),),
+        inputs=bound["inputs"],
+        outputs=bound["outputs"],
+        states=tuple(_held(state) for state in bound["states"]),
         toolchain=versions("torch", "da4ml"),
         facts={
             "part": hardware.part,
@@ -61,6 +66,47 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         },
     )
     return artifact.to_json()
+
+
+def _ports(program: Program) -> Ports:
+    """Every tensor's place on its bus."""
+
+    def buses(specs: Sequence[TensorSpec], encodings: Sequence[Encoding | None]) -> list[Bus]:
+        found, offset = [], 0
+        for spec, encoding in zip(specs, encodings, strict=True):
+            fixed = needed(encoding, spec.name)
+            found.append(Bus(spec.name, fixed, math.prod(spec.shape), offset))
+            offset += found[-1].bits
+        return found
+
+    states = buses([s.before for s in program.states], program.state_encodings)
+    return Ports(
+        tuple(buses(program.inputs, program.input_encodings)),
+        tuple(buses(program.outputs, program.output_encodings)),
+        tuple(
+            replace(bus, name=f"state_{bus.name}", start=_start(spec, bus.fixed))
+            for spec, bus in zip(program.states, states, strict=True)
+        ),
+    )
+
+
+def _start(spec: StateSpec, fixed: FixedPoint) -> str:
+    """What a state's register holds at the start, hexadecimal."""
+    lowest, highest = raw_bounds(fixed)
+    units = np.rint(spec.start().flatten().double().numpy() * 2.0**fixed.fraction)
+    packed = pack(np.clip(units, lowest, highest).astype(np.int64)[None], fixed.width)
+    return f"{int.from_bytes(packed.tobytes(), 'little'):x}"
+
+
+def _bind(port: str) -> Bind:
+    def bind(_: int, spec: TensorSpec, encoding: Encoding | None) -> Binding:
+        return Binding(spec, port, "flat", plain_type(needed(encoding, spec.name)), encoding)
+
+    return bind
+
+
+def _held(state: StateBinding) -> StateBinding:
+    return replace(state, takes=None, gives=replace(state.gives, name="state_data"))
 
 
 def _notes(hardware: Hardware, register_bits: int, products: int) -> dict[str, str]:

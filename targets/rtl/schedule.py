@@ -48,19 +48,29 @@ class Schedule:
     last: tuple[int, ...]
     """The last stage that reads each result; one past the last stage for outputs."""
     stages: int
+    held: frozenset[int] = frozenset()
+    """Operations whose result keeps still until the last stage has read it."""
 
     def register_bits(self, logic: CombLogic) -> int:
         """Flip-flops that hold results between stages."""
         widths = (0 if op.opcode == 5 else sum(minimal_kif(op.qint)) for op in logic.ops)
-        kept = zip(widths, self.stage, self.last, strict=True)
-        return sum(w * max(last - first, 0) for w, first, last in kept)
+        kept = enumerate(zip(widths, self.stage, self.last, strict=True))
+        return sum(w * max(b - a, 0) for i, (w, a, b) in kept if i not in self.held)
 
 
-def schedule(logic: CombLogic, clock_ns: float, fabric: Fabric) -> Schedule:
+def schedule(
+    logic: CombLogic, clock_ns: float, fabric: Fabric, *, one_at_a_time: bool = False
+) -> Schedule:
     """Cut combinational logic into stages of one clock period each.
 
     First every operation as early as its operands allow, never across the border of a stage. Then,
     from the outputs back, each as late as its readers allow wherever that keeps fewer bits.
+
+    Args:
+        logic: the operations.
+        clock_ns: the period.
+        fabric: its delays.
+        one_at_a_time: whether the inputs keep still until the outputs are there.
 
     Raises:
         InputError: one operation alone takes longer than a period.
@@ -87,7 +97,8 @@ def schedule(logic: CombLogic, clock_ns: float, fabric: Fabric) -> Schedule:
         stages if i in outputs else max((stage[r] for r in readers[i]), default=stage[i])
         for i in range(len(stage))
     ]
-    return Schedule(tuple(stage), tuple(last), stages)
+    still = (i for i, op in enumerate(logic.ops) if op.opcode == -1 and one_at_a_time)
+    return Schedule(tuple(stage), tuple(last), stages, frozenset(still))
 
 
 _EPSILON = 1e-6

@@ -7,7 +7,7 @@ unsigned ones get a zero in front.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from da4ml.types import CombLogic, Op, minimal_kif
@@ -16,23 +16,27 @@ from edgemix.targets.rtl.schedule import Schedule
 from edgemix.targets.rtl.tables import tables_of
 
 
+Place = tuple[str, int]
+"""A register of the module and the lowest bit there."""
+
+
 class Body:
     """The assignments of the module: one wire an operation, one register a stage that it waits."""
 
-    def __init__(self, logic: CombLogic, plan: Schedule, input_bits: int) -> None:
+    def __init__(self, logic: CombLogic, plan: Schedule, inputs: Sequence[Place]) -> None:
         """Take the logic.
 
         Args:
             logic: the operations.
             plan: the stage of each.
-            input_bits: width of every input on the bus.
+            inputs: where each input comes from.
         """
         self.logic = logic
         self.tables = dict(tables_of(logic))
         self.kinds = [kind(op.qint) for op in logic.ops]
         self.widths = [sum(k) for k in self.kinds]
         self._plan = plan
-        self._input_bits = input_bits
+        self._inputs = inputs
         self._at = 0
 
     def lines(self) -> Iterator[str]:
@@ -52,6 +56,8 @@ class Body:
                 yield f"wire {above} h{i} = {high}; wire {declared} v{i} = {{h{i}, {low}}};"
             else:
                 yield f"wire {declared} v{i} = {self._expression(i, op)};"
+            if i in self._plan.held:
+                continue
             before = f"v{i}"
             for stage in range(self._at + 1, self._plan.last[i] + 1):
                 # A process each: Yosys takes quadratic time over a long one.
@@ -92,8 +98,8 @@ class Body:
         fraction = self.kinds[i][2]
         match op.opcode:
             case -1:
-                start = op.id0 * self._input_bits
-                return f"in_r[{start + width - 1}:{start}]"
+                bus, start = self._inputs[op.id0]
+                return f"{bus}[{start + width - 1}:{start}]"
             case 0 | 1:
                 shift = op.data + self.kinds[op.id0][2] - self.kinds[op.id1][2]
                 sign = "+" if op.opcode == 0 else "-"
@@ -168,7 +174,8 @@ class Body:
 
     def _name(self, i: int) -> str:
         """The result of operation i as the current stage sees it."""
-        return f"v{i}" if self._at == self._plan.stage[i] else f"v{i}_{self._at}"
+        now = self._at == self._plan.stage[i] or i in self._plan.held
+        return f"v{i}" if now else f"v{i}_{self._at}"
 
     def _up(self, i: int, bits: int) -> str:
         return f"({self._value(i)} <<< {bits})" if bits > 0 else self._value(i)

@@ -8,7 +8,7 @@ from edgemix import graph as g
 from edgemix.graph import aten
 from edgemix.program import Program
 from edgemix.targets.base import Finding
-from edgemix.targets.fpga import support, tables
+from edgemix.targets.fpga import dataflow, support, tables
 
 MAX_MULTIPLY_ACCUMULATES = 200_000
 """Every one becomes logic of its own; Verilator and Yosys take hours not far above."""
@@ -35,6 +35,8 @@ def findings(program: Program) -> tuple[Finding, ...]:
 
 def takes(module: GraphModule, node: Node) -> bool:
     """Whether there is logic for an operator."""
+    if g.is_spike(node):
+        return dataflow.threshold(module, node) is not None
     if node.target in g.CONVOLUTION:
         return not any(isinstance(a, str) for a in node.args)
     return node.target in OPERATORS or tables.is_scalar_function(module, node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -67,7 +68,8 @@ class Rtl:
         """Clock edges from the input port to the output port, counted in simulation."""
         project = files.sha256(folder / artifact.main)
         if project not in _SIMULATED:
-            zeros = np.zeros((_ENOUGH, *artifact.inputs[0].spec.shape[1:]), np.float32)
+            samples = (1, _ENOUGH) if artifact.states else (_ENOUGH,)
+            zeros = np.zeros((*samples, *artifact.inputs[0].spec.shape[1:]), np.float32)
             self._simulate(artifact, folder, (zeros,), None)
         cycles, interval, runs = _SIMULATED[project]
         clock = float(artifact.facts["clock_ns"])
@@ -91,11 +93,12 @@ class Rtl:
     def _simulate(
         self, artifact: Artifact, folder: Path, inputs: Arrays, progress: Progress | None
     ) -> Arrays:
-        request = {"project": str(folder / artifact.main), "artifact": artifact.to_json()}
+        request = {"model": str(folder / artifact.main), "artifact": artifact.to_json()}
         answer, outputs = answer_in_child(
             f"{_ROOM}.run:run", request, inputs, tool="Verilator", progress=progress
         )
-        if (runs := len(inputs[0])) >= _ENOUGH:
+        runs = math.prod(inputs[0].shape[: 2 if artifact.states else 1])
+        if runs >= _ENOUGH:
             times = int(answer["cycles"]), int(answer["interval"]), runs
             _SIMULATED[files.sha256(folder / artifact.main)] = times
         return outputs

@@ -6,6 +6,7 @@ The module loads da4ml, so only the child process imports it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,9 @@ costs most; −1 is no limit, and the fewest adders."""
 def trace(
     program: Program, hardware: Hardware, progress: Callable[[float], None] = lambda _: None
 ) -> CombLogic:  # fmt: skip
-    """The program as combinational logic: inputs and outputs are flat, in row-major order.
+    """The program as combinational logic, flat and in row-major order.
+
+    It takes the inputs, then the states, and gives the outputs, then the next states.
 
     Args:
         program: what to trace.
@@ -82,8 +85,9 @@ class Tracer:
                 places = np.arange(source.size).reshape(source.shape)
                 self.values[step] = source.ravel()[dataflow.viewed(step, places)]
             self._progress((done + 1) / len(todo))
-        outputs = self.values[dataflow.result(self.module)]
-        return comb_trace(list(np.concatenate(inputs)), list(outputs.ravel()))
+        outputs = [self.values[node].ravel() for node in dataflow.results(self.module)]
+        numbers = [logic.number(v, _HARDWARE) for v in np.concatenate(outputs)]
+        return comb_trace(list(np.concatenate(inputs)), numbers)
 
     def operand(self, node: Any) -> Variables:
         """What an operator reads: variables, exact ones where nothing rounds, or numbers."""
@@ -132,6 +136,8 @@ class Tracer:
         node = step.anchor
         if node.target in AVERAGES:
             exact = AVERAGES[node.target](self, node, step.fixed.fraction)
+        elif g.is_spike(node):
+            exact = self._spike(node)
         elif node.target not in OPERATORS and tables.is_scalar_function(self.module, node):
             exact = self._table(node, step.encoding)
         else:
@@ -142,6 +148,22 @@ class Tracer:
             # An unsigned type has clamped already. Rounding first is the same, and is shorter.
             found[i] = value.relu() if step.clamps and step.fixed.signed else value
         return found.reshape(g.shape_of(step.node))
+
+    def _spike(self, node: Node) -> Variables:
+        compared = dataflow.threshold(self.module, node)
+        if compared is None:
+            raise UnsupportedError("RTL compares one sum at most", at=str(g.where(node)))
+        x = self.operand(compared.first)
+        if compared.second is not None:
+            x = x + compared.sign * self.operand(compared.second)
+        bounds = np.broadcast_to(compared.bound, x.shape)
+        found = np.empty(x.shape, object)
+        for i, value in np.ndenumerate(x):
+            v = logic.number(value, _HARDWARE)
+            fraction = v.kif[2]
+            bound = int(replace(compared, bound=bounds[i]).on_grid(fraction))
+            found[i] = logic.reaches(v, bound * 2.0**-fraction, negated=compared.negated)
+        return found
 
     def _table(self, node: Node, encoding: Encoding) -> Variables:
         source = tables.argument_of(node)
@@ -306,4 +328,5 @@ OPERATORS: dict[Any, Callable[[Tracer, Node], Variables]] = {
     aten.max_pool2d.default: maximum,
     aten.max_pool1d.default: maximum,
     aten.cat.default: concatenation,
+    **dict.fromkeys(g.QUANTIZE, lambda t, node: t.operand(node.args[0])),
 }

@@ -159,6 +159,37 @@ struct edgemix_constant {
     }
 };
 
+// A spike: 1 where a value reaches its bound (negated: where it does not).
+struct edgemix_spike {
+    template <class data_T, class res_T, typename CONFIG_T>
+    static void run(data_T in[CONFIG_T::n_in], res_T out[CONFIG_T::n_out], unsigned part) {
+        #pragma HLS INLINE
+        for (unsigned i = 0; i < CONFIG_T::n_out; i++) {
+            #pragma HLS UNROLL
+            ap_int<CONFIG_T::width> raw = edgemix_raw(in[i]);
+            raw <<= CONFIG_T::shift;
+            out[i] = (raw >= CONFIG_T::bound(i)) != (CONFIG_T::negated != 0);
+        }
+    }
+};
+
+// The same of a sum or difference of two values.
+struct edgemix_spike2 {
+    template <class a_T, class b_T, class res_T, typename CONFIG_T>
+    static void run(a_T a[CONFIG_T::n_in], b_T b[CONFIG_T::n_in2], res_T out[CONFIG_T::n_out], unsigned part) {
+        #pragma HLS INLINE
+        for (unsigned i = 0; i < CONFIG_T::n_out; i++) {
+            #pragma HLS UNROLL
+            ap_int<CONFIG_T::width> first = edgemix_raw(a[i]);
+            ap_int<CONFIG_T::width> second = edgemix_raw(b[i]);
+            first <<= CONFIG_T::shift;
+            second <<= CONFIG_T::shift2;
+            ap_int<CONFIG_T::width> sum = first + CONFIG_T::sign * second;
+            out[i] = (sum >= CONFIG_T::bound(i)) != (CONFIG_T::negated != 0);
+        }
+    }
+};
+
 // Two values side by side: out[i] = (a, b)[source(i)].
 struct edgemix_join {
     template <class a_T, class b_T, class res_T, typename CONFIG_T>

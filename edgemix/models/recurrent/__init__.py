@@ -1,0 +1,1 @@
+"""Token mixers with a memory, one file each: sequence and step form of the same equations."""

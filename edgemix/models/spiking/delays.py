@@ -1,0 +1,118 @@
+"""A spiking network that learns when a spike arrives, not only how much it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgemix.models.norm import FeatureNorm
+from edgemix.models.spiking.neurons import LIF, LeakyIntegrator
+from edgemix.streaming.protocol import State, Stepwise, held, part, zeros
+
+
+class DelayedLinear(Stepwise):
+    """y_o(t) = Σ_i W_oi x_i(t − d_oi): every synapse has a delay of its own.
+
+    Hammouamri, Khalfaoui-Hassani, Masquelier, "Learning Delays in Spiking Neural Networks Using
+    Dilated Convolutions with Learnable Spacings", ICLR 2024, section 3. In training a synapse is a
+    Gaussian over time around its position, whose width ``sigma`` a script narrows; in evaluation it
+    is one tap at the nearest whole step.
+
+    Shape: [batch, time, inputs] → [batch, time, outputs].
+    """
+
+    kernel: Tensor
+
+    def __init__(self, inputs: int, outputs: int, longest: int) -> None:
+        super().__init__()
+        self.inputs, self.longest = inputs, longest
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        self.delay = nn.Parameter(torch.rand(outputs, inputs) * (longest - 1))
+        self.sigma = longest / 2
+        self.register_buffer("kernel", torch.zeros(outputs, inputs, longest), persistent=False)
+        self.eval().train()
+
+    def train(self, mode: bool = True) -> DelayedLinear:
+        """In evaluation the taps are constants."""
+        if not mode:
+            with torch.no_grad():
+                self.kernel = self._taps(self.delay.round().clamp(0, self.longest - 1), 0.0)
+        super().train(mode)
+        return self
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        super()._load_from_state_dict(*args, **kwargs)
+        self.train(self.training)
+
+    def initial_state(self, batch: int = 1) -> State:
+        """``past``: the last inputs, the oldest first."""
+        return {"past": zeros(batch, self.inputs, self.longest - 1)}
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: D102
+        window = torch.cat([held(state, "past"), x[:, :, None]], 2)
+        y = functional.conv1d(window, self._kernel())
+        return y[:, :, 0], {"past": window[:, :, 1:]}
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        padded = functional.pad(x.transpose(1, 2), (self.longest - 1, 0))
+        return functional.conv1d(padded, self._kernel()).transpose(1, 2)
+
+    def _kernel(self) -> Tensor:
+        if not self.training:
+            return self.kernel
+        return self._taps(self.delay.clamp(0, self.longest - 1), self.sigma)
+
+    def _taps(self, delay: Tensor, sigma: float) -> Tensor:
+        """The weights [outputs, inputs, longest]; the last tap is the present."""
+        age = torch.arange(self.longest - 1, -1, -1, device=delay.device)
+        distance = age - delay[..., None]
+        if sigma == 0.0:
+            return self.weight[..., None] * (distance == 0)
+        bell = torch.exp(-0.5 * (distance / sigma) ** 2)
+        return self.weight[..., None] * (bell / (bell.sum(-1, keepdim=True) + 1e-7))
+
+
+class DelayMlp(Stepwise):
+    """Layers of delayed synapses, batch norm and LIF neurons; a leaky readout.
+
+    Shape: [batch, time, inputs] → [batch, time, classes].
+    """
+
+    def __init__(
+        self, inputs: int, hidden: Sequence[int], classes: int, *, longest: int = 8,
+        leak: float = 0.5,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        widths = [inputs, *hidden]
+        pairs = list(zip(widths, widths[1:], strict=False))
+        self.synapses = nn.ModuleList([DelayedLinear(a, b, longest) for a, b in pairs])
+        self.norms = nn.ModuleList([FeatureNorm(b) for _, b in pairs])
+        self.neurons = nn.ModuleList([LIF(b, leak=leak) for _, b in pairs])
+        self.head = nn.Linear(widths[-1], classes)
+        self.readout = LeakyIntegrator(classes)
+
+    def initial_state(self, batch: int = 1) -> State:  # noqa: D102
+        found: dict[str, State] = {"readout": self.readout.initial_state(batch)}
+        for i, (synapse, neuron) in enumerate(zip(self.synapses, self.neurons, strict=True)):
+            found[f"synapse_{i}"] = synapse.initial_state(batch)  # type: ignore[operator]
+            found[f"neuron_{i}"] = neuron.initial_state(batch)  # type: ignore[operator]
+        return found
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: D102
+        after: dict[str, State] = {}
+        layers = zip(self.synapses, self.norms, self.neurons, strict=True)
+        for i, (synapse, norm, neuron) in enumerate(layers):
+            x, after[f"synapse_{i}"] = synapse.step(x, part(state, f"synapse_{i}"))  # type: ignore[operator]
+            x, after[f"neuron_{i}"] = neuron.step(norm(x), part(state, f"neuron_{i}"))  # type: ignore[operator]
+        x, after["readout"] = self.readout.step(self.head(x), part(state, "readout"))
+        return x, after
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        for synapse, norm, neuron in zip(self.synapses, self.norms, self.neurons, strict=True):
+            x = neuron(norm(synapse(x)))
+        result: Tensor = self.readout(self.head(x))
+        return result
