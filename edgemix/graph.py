@@ -36,7 +36,7 @@ VIEW = frozenset(
         aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default,
         aten.permute.default, aten.transpose.int, aten.t.default, aten.expand.default,
         aten.select.int, aten.slice.Tensor, aten.contiguous.default, aten.clone.default,
-        aten.flip.default, aten.alias.default,
+        aten.flip.default, aten.alias.default, aten.unflatten.int,
     }
 )  # fmt: skip
 """Operators that move values and never change one."""
@@ -270,8 +270,8 @@ def feeds_division(node: Node) -> bool:
 def exact_between(node: Node) -> bool:
     """Whether a result stays unquantized: its only reader rounds the exact value once for both.
 
-    So are a linear operator or a sum that a ReLU clamps, a sum that is compared, squares that a mean adds up, and the
-    number that is added to a divisor.
+    So are a linear operator or a sum that a ReLU clamps, a sum that is compared, squares that a
+    mean adds up, and the number that is added to a divisor.
     """
     readers = list(node.users)
     if node.op != "call_function" or len(readers) != 1:

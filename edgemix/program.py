@@ -63,7 +63,7 @@ class StateSpec:
     def __post_init__(self) -> None:
         if len(self.initial) not in (1, math.prod(self.shape)):
             raise InputError(
-                f"the state {self.name} of shape {self.shape} has {len(self.initial)} initial values",
+                f"the state {self.name} {self.shape} has {len(self.initial)} initial values",
                 do="give one value, or one for each element",
             )
         if not all(math.isfinite(value) for value in self.initial):

@@ -6,8 +6,8 @@ weights and biases.
 
 Which activations share one encoding: views and selections with their input; what is joined with
 what it is joined to; the operands and the result of an addition where the recipe aligns them; a
-state before a step and after it. Which stay unquantized, because they are exact in a wide accumulator: see
-:func:`edgemix.graph.exact_between`.
+state before a step and after it. Which stay unquantized, because they are exact in a wide
+accumulator: see :func:`edgemix.graph.exact_between`.
 """
 
 from __future__ import annotations
@@ -103,11 +103,10 @@ def assign(module: GraphModule, calibration: Calibration, recipe: Recipe, states
             )
         else:
             ranges[node.name] = choose_range(calibration.stats[node.name], rules[node.name])
-        if node.target is g.aten.cat.default:
-            for source in node.args[0]:
-                groups.join(node.name, source.name)
     for before, after in g.fed_back(module, states):
         groups.join(before.name, after.name)
+    for node in module.graph.find_nodes(op="call_function", target=g.aten.cat.default):
+        _join_parts(node, groups, fixed, wide)
     exact = {groups.root(name) for name in fixed}
     for node in summed:
         if node.target in g.ADDITION and not g.exact_between(node):
@@ -118,6 +117,21 @@ def assign(module: GraphModule, calibration: Calibration, recipe: Recipe, states
         _align_additions(module, groups, ranges, recipe.align_additions)
     encodings = groups.encodings(ranges, fixed, rules)
     return Plan(encodings, dict(_narrow(module, encodings, calibration, recipe)))
+
+
+def _join_parts(
+    node: Node, groups: _Groups, fixed: Mapping[str, Encoding], wide: set[Node]
+) -> None:
+    """One encoding for what is put side by side, unless it is of different kinds."""
+    whole = groups.root(node.name)
+    exact = {groups.root(name): encoding for name, encoding in fixed.items()}
+    # A delay line is put together from itself and what comes in: that decides.
+    parts: Any = node.args[0]
+    entering: list[Node] = [n for n in parts if groups.root(n.name) != whole]
+    kinds = {(exact.get(groups.root(n.name)), n in wide) for n in entering}
+    if len(kinds) == 1:
+        for source in entering:
+            groups.join(node.name, source.name)
 
 
 def _operands(node: Node) -> list[Node]:
@@ -328,7 +342,7 @@ class _Groups:
         for name, encoding in fixed.items():
             lo, hi = unions.get(self.root(name), (0.0, 0.0))
             low, high = representable(encoding)
-            # Together with values of another kind a known range is just a range.
+            # Where a view or a state brings other values in, a known range is just a range.
             if low - encoding.lsb <= lo and hi <= high + encoding.lsb:
                 by_root[self.root(name)] = encoding
         names = {*ranges, *fixed, *self._parent}

@@ -127,9 +127,9 @@ def check_batch(program: Program, batch: Tensor, *, first: int = 0) -> None:
     """
     spec = program.inputs[0]
     if tuple(batch.shape[2 if program.states else 1 :]) != spec.shape[1:]:
-        what = "sequences of steps" if program.states else "samples"
+        what = "sequences of steps of shape " if program.states else ""
         raise InputError(
-            f"the samples have shape {tuple(batch.shape[1:])}, the program takes {what} of shape "
+            f"the samples have shape {tuple(batch.shape[1:])}, the program takes {what}"
             f"{spec.shape[1:]}"
         )
     if str(batch.dtype) != f"torch.{spec.dtype}":
@@ -151,14 +151,14 @@ class _Observer(Interpreter):
         self.stats: dict[str, TensorStats] = {}
 
     @torch.no_grad()
-    def watch(self, sample: Tensor) -> None:
-        """Run one batch, or one sequence [1, steps, ...]."""
+    def watch(self, *inputs: Tensor) -> None:
+        """Run one batch of every input, or one sequence [1, steps, ...]."""
         if self._program.states:
             held = [state.start() for state in self._program.states]
-            for x in sample.unbind(1):
-                held = list(self.run(x, *held)[len(self._program.outputs) :])
+            for step in zip(*(x.unbind(1) for x in inputs), strict=True):
+                held = list(self.run(*step, *held)[len(self._program.outputs) :])
         else:
-            self.run(sample)
+            self.run(*inputs)
         # A histogram a sequence, not one a step: counting costs more than a small step computes.
         for node, values in self._seen.items():
             new = TensorStats.of(torch.cat([v.reshape(-1) for v in values]))

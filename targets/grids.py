@@ -1,4 +1,4 @@
-"""Quantizing as float arithmetic, for runtimes without the integer type: the values are the same."""
+"""Quantizing as float arithmetic, for runtimes without the integer type: the same values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def wide_grids(module: GraphModule) -> None:
 
 
 def on_grid(module: GraphModule, quantize: Node) -> None:
-    """quantize → dequantize as float arithmetic: the same rounding, the same limits."""
+    """Quantize → dequantize as float arithmetic: the same rounding, the same limits."""
     encoding = g.encoding_of(module, quantize)
     scale, zero = encoding.scale[0], encoding.zero_point[0]
     graph = module.graph

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from edgemix.child import Conversation, progress
 from edgemix.errors import InputError
 from edgemix.targets import arrays
-from edgemix.targets.base import Arrays, Artifact, Target
+from edgemix.targets.base import Arrays, Artifact, StateBinding, Target
 
 _REPORTS = 50
 
@@ -57,14 +57,21 @@ class Carried:
         """One step."""
         given = [arrays.encode(x, b) for x, b in zip(inputs, self._artifact.inputs, strict=True)]
         found = self._call([*given, *self._held])
-        self._held = list(found[len(self._artifact.outputs) :])
-        return tuple(
-            arrays.decode(q, b) for q, b in zip(found, self._artifact.gives, strict=True)
-        )
+        values = found[len(self._artifact.outputs) :]
+        self._held = [_handed(q, s) for q, s in zip(values, self._artifact.states, strict=True)]
+        return tuple(arrays.decode(q, b) for q, b in zip(found, self._artifact.gives, strict=True))
+
+
+def _handed(value: npt.NDArray[Any], state: StateBinding) -> npt.NDArray[Any]:
+    """A state as it came out, in the form in which it goes in."""
+    assert state.takes is not None
+    if state.takes.dtype == state.gives.dtype:
+        return value
+    return arrays.encode(arrays.decode(value, state.gives), state.takes)
 
 
 def run_sequences(machine: Machine, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Run whole sequences [n, steps, ...], each from the start; the answer of a target's ``run``."""
+    """Run sequences [n, steps, ...], each from the start; the answer of a target's ``run``."""
     inputs = arrays.read(Path(request["inputs"]))
     artifact = Artifact.from_json(request["artifact"])
     count, steps = inputs[0].shape[:2]

@@ -14,4 +14,4 @@ class FeatureNorm(nn.BatchNorm1d):
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         if x.ndim == 2:
             return super().forward(x)
-        return super().forward(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+        return super().forward(x.flatten(0, -2)).reshape(x.shape)

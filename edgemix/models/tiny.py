@@ -128,12 +128,12 @@ def delta_net() -> tuple[nn.Module, Tensor]:
 
 
 def slstm() -> tuple[nn.Module, Tensor]:
-    """sLSTM."""
+    """SLSTM."""
     return _seeded(lambda: SLSTM(_FEATURES, 6))
 
 
 def mlstm() -> tuple[nn.Module, Tensor]:
-    """mLSTM."""
+    """MLSTM."""
     return _seeded(lambda: MLSTM(_FEATURES))
 
 

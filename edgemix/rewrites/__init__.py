@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 STANDARD = (
     "plain_casts",  # first: no other rewrite should meet assertions
     "functionalize",  # before the others, which take every node for a value
+    "fold_constants",  # before folding norms: they ask what is constant
     "unpack_views",  # early: later rewrites and the quantizer look at single values
     "fold_norm",  # before lifting scalars: the fold makes constants of its own
     "lift_scalars",  # after folding: what is left is arithmetic that has to be quantized
@@ -22,6 +23,7 @@ STANDARD = (
 
 def load(name: str, states: int = 0) -> object:
     """A rewrite by name, for a program with so many states."""
+    from edgemix.rewrites.fold_constants import FoldConstants
     from edgemix.rewrites.fold_norm import FoldNorm
     from edgemix.rewrites.functionalize import Functionalize
     from edgemix.rewrites.lift_scalars import LiftScalars
@@ -33,7 +35,7 @@ def load(name: str, states: int = 0) -> object:
     from edgemix.rewrites.unpack_views import UnpackViews
 
     known = (
-        Functionalize, FoldNorm, LiftScalars, PlainCasts, SplitDivision, SplitNorm, SplitSoftmax,
+        FoldConstants, FoldNorm, Functionalize, LiftScalars, PlainCasts, SplitDivision, SplitNorm, SplitSoftmax,
         UnpackViews,
     )  # fmt: skip
     if name == SplitLeak.name:

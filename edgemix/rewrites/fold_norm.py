@@ -39,8 +39,8 @@ class FoldNorm:
         for norm in module.graph.find_nodes(op="call_function", target=aten.batch_norm.default):
             scale, shift = _affine(module, norm)
             source, readers = norm.args[0], list(norm.users)
-            if gives_affine(source):
-                scale_outputs(module, source, scale, shift)
+            if gives_affine(computed := _past_positions(source)):
+                scale_outputs(module, computed, scale, shift)
             elif len(readers) == 1 and takes_affine(readers[0], norm, 1):
                 scale_inputs(module, readers[0], scale, shift)
             elif len(g.shape_of(norm)) == 4:
@@ -51,6 +51,14 @@ class FoldNorm:
             module.graph.erase_node(norm)
             count += 1
         return count
+
+
+def _past_positions(node: Any) -> Any:
+    """What computes the values, where ``node`` only picks one of its positions per channel."""
+    picks = (aten.select.int, aten.squeeze.dim)
+    while node.target in picks and len(node.users) == 1 and node.args[1] > 1:
+        node = node.args[0]
+    return node
 
 
 def _depthwise(module: GraphModule, norm: Node, scale: Tensor, shift: Tensor, name: str) -> Node:

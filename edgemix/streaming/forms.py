@@ -195,7 +195,9 @@ class CausalPair(Stepwise):
         self.reach = (convolution.kernel_size[0] - 1) * convolution.dilation[0]
 
     def initial_state(self, batch: int = 1) -> State:  # noqa: D102
-        return {"past": torch.full((batch, self.convolution.in_channels, self.reach), self.pad.value)}
+        return {
+            "past": torch.full((batch, self.convolution.in_channels, self.reach), self.pad.value)
+        }
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: D102
         window = torch.cat([held(state, "past"), x[:, :, None]], 2)

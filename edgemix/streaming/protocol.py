@@ -58,7 +58,7 @@ def by_steps(module: Stepping, x: Tensor, state: State | None = None) -> tuple[T
     state = module.initial_state(len(x)) if state is None else state
     chunk: int | None = getattr(module, "chunk", None)
     found = []
-    for piece in x.unbind(1) if chunk is None else x.split(chunk, 1):
+    for piece in x.unbind(1) if chunk is None else torch.split(x, chunk, 1):
         y, state = module.step(piece, state)
         found.append(y)
     return (torch.stack(found, 1) if chunk is None else torch.cat(found, 1)), state

@@ -56,7 +56,7 @@ def prove_program(program: Program, form: Stepwise, length: int) -> Equivalence:
     x = _random(length, shape if form.chunk is None else shape[1:])
     with torch.no_grad():
         whole, _ = by_steps(form, x)
-    pieces = x if form.chunk is None else x.unflatten(1, (-1, form.chunk))
+    pieces = x if form.chunk is None else torch.unflatten(x, 1, (-1, form.chunk))
     stepped = program.run(pieces)[0]
     return _compared(whole, stepped if form.chunk is None else stepped.flatten(1, 2))
 

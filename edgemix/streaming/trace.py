@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from edgemix.errors import InputError
 from edgemix.program import Origin, Program, StateSpec, export
 from edgemix.streaming import prove
 from edgemix.streaming.forms import form_of
-from edgemix.streaming.protocol import Stepwise, by_steps
+from edgemix.streaming.protocol import State, Stepwise, by_steps
 from edgemix.streaming.tree import flatten, names, rebuild
 
 
@@ -66,10 +67,10 @@ class Chunk(Stepwise):
         self.form = form
         self.chunk = steps * (form.chunk or 1)
 
-    def initial_state(self, batch: int = 1) -> dict[str, object]:  # type: ignore[override]  # noqa: D102
-        return dict(self.form.initial_state(batch))
+    def initial_state(self, batch: int = 1) -> State:  # noqa: D102
+        return self.form.initial_state(batch)
 
-    def step(self, x: Tensor, state):  # type: ignore[no-untyped-def]  # noqa: D102
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: D102
         return by_steps(self.form, x, state)
 
 
@@ -88,7 +89,9 @@ def _form(module: nn.Module, example: Tensor, origin: Origin) -> Stepwise:
             at=origin.source,
             do="deploy the whole sequence as one program (leave --step out)",
         )
-    why = "it gives no output for each step" if ahead is None else "though it looks at no later input"
+    why = (
+        "it gives no output for each step" if ahead is None else "though it looks at no later input"
+    )
     raise InputError(
         f"{type(module).__name__} has no step form that edgemix knows, {why}",
         at=origin.source,
@@ -118,7 +121,7 @@ def _traced(form: Stepwise, first: Tensor, origin: Origin) -> Program:
                   f"{name}_next")
         for name, t in initial.items()
     )  # fmt: skip
-    given = (torch.zeros_like(first), list(initial.values()))
+    given: tuple[Any, ...] = (torch.zeros_like(first), list(initial.values()))
     try:
         module = export(_Flat(form).eval(), given).module(check_guards=False)
     except Exception as error:  # torch.export raises many classes, none of them public

@@ -11,8 +11,8 @@ from edgemix.program import Program, export, quiet
 from edgemix.targets.base import Artifact, plain_bindings
 from edgemix.targets.composites import whole_softmax
 from edgemix.targets.constants import real_biases
-from edgemix.targets.grids import wide_grids
 from edgemix.targets.coreml.audit import constexpr_types, operations
+from edgemix.targets.grids import wide_grids
 
 MAIN = "model.mlpackage"
 

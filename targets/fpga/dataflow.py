@@ -46,15 +46,15 @@ def steps(module: GraphModule) -> Iterator[Step | Node]:
     for node in module.graph.nodes:
         if node.op == "placeholder" or is_view(node):
             yield node
-        elif g.requantizes(node):
+            continue
+        encoding = None
+        if g.requantizes(node):
             encoding = g.encoding_of(module, node)
-            yield Step(node, node, encoding, needed(encoding, str(g.where(node))))
         elif node.op == "call_function" and not g.is_quantize(node) and not g.is_dequantize(node):
             encoding = g.produced_encoding(module, node)
-            if encoding is not None:
-                yield Step(
-                    node, clamped(node) or node, encoding, needed(encoding, str(g.where(node)))
-                )
+        if encoding is not None:
+            fixed = needed(encoding, str(g.where(node)))
+            yield Step(node, clamped(node) or node, encoding, fixed)
 
 
 def is_view(node: Node) -> bool:
@@ -72,7 +72,9 @@ def results(module: GraphModule) -> list[Node]:
     """The nodes that compute what the program gives: outputs, then states."""
     (output,) = module.graph.find_nodes(op="output")
     given: Any = output.args[0]
-    return [g.through_quantization(n) for n in (given if isinstance(given, (tuple, list)) else [given])]
+    return [
+        g.through_quantization(n) for n in (given if isinstance(given, (tuple, list)) else [given])
+    ]
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,8 @@ def emitter(module: GraphModule, node: Node, *, streaming: bool = False) -> Emit
     if tables.is_table(module, node):
         return kernels.scalar_function
     constants = [tables.constant_root(a) is not None for a in node.all_input_nodes]
+    if node.target is aten.cat.default and any(constants) and constants.count(False) != 1:
+        return None
     if node.target in (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor) and any(constants):
         return kernels.with_constant
     if node.target is aten.matmul.default and constants == [False, True]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch.fx import Node
 
 from edgemix import graph as g
@@ -206,6 +207,8 @@ def concatenation(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint)
     """Values side by side; their common encoding makes it wires."""
     operands: Any = node.args[0]
     axis = int(dataflow.argument(node, 1, 0))
+    if any(tables.constant_root(p) is not None for p in operands):
+        return _filled(b, node, operands, axis, encoding, fixed)
     values = [b.operand(p) for p in operands]
     joined = b.canonical(values[0], f"{node.name}_first")
     for i, value in enumerate(values[1:]):
@@ -213,6 +216,40 @@ def concatenation(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint)
         second = b.canonical(value, f"{name}_second")
         joined = _join(b, name, joined, second, axis, encoding, fixed)
     return joined
+
+
+def _filled(
+    b: Builder, node: Node, operands: Sequence[Node], axis: int, encoding: Encoding,
+    fixed: FixedPoint,
+) -> Value:  # fmt: skip
+    """One activation and constants side by side."""
+    pieces: list[Any] = []
+    read: Value | None = None
+    for operand in operands:
+        if tables.constant_root(operand) is not None:
+            constant = torch.from_numpy(tables.constant_array(b.module, operand)).float()
+            # Places of the activation are not negative: a constant's integer is kept below.
+            units = encoding.quantize(constant).numpy().astype(np.int64) - encoding.zero_point[0]
+            pieces.append(-1 - (units - raw_bounds(fixed)[0]))
+        else:
+            assert read is None, "support lets one activation through"
+            read = b.operand(operand)
+            pieces.append(read.index)
+    assert read is not None
+    index = np.concatenate(pieces, axis)
+    order = channels_last(index.shape)
+    flat = np.empty(index.size, np.int64)
+    flat[order.ravel()] = index.ravel()
+    values = np.where(flat < 0, -1 - flat + raw_bounds(fixed)[0], 0)
+    constants = (
+        members(width=fixed.width + 1)
+        + lookup("source", np.maximum(flat, -1).tolist())
+        + lookup("value", values.tolist())
+    )
+    part = Part(1, b.size(read), index.size)
+    shape = hls_shape(index.shape)
+    b.custom(node.name, "filled", [read], constants, shape, result_type(fixed), part)
+    return Value(node.name, order, encoding, fixed)
 
 
 def _join(

@@ -68,6 +68,9 @@ def unsigned_activations(module: GraphModule) -> None:
         if not (quantizes or dequantizes) or node.args[-1] is not torch.int8:
             continue
         encoding = g.encoding_of(module, node)
+        if encoding.qmin >= 0:  # a spike is what it is in either type
+            node.args = (*node.args[:-1], torch.uint8)
+            continue
         if encoding.axis is not None or (encoding.qmin != -128 and not _elementwise_constant(node)):
             continue
         source = node.args[0]

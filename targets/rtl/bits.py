@@ -20,7 +20,9 @@ def pack(integers: npt.NDArray[np.int64], width: int) -> Bytes:
 def pack_bus(parts: Sequence[tuple[npt.NDArray[np.int64], int]]) -> Bytes:
     """Several tensors [n, count] of different widths on one bus, the first in the lowest bits."""
     bits = [
-        ((integers[:, :, None] >> np.arange(width)) & 1).reshape(len(integers), -1)
+        ((integers[:, :, None] >> np.arange(width)) & 1).reshape(
+            len(integers), integers.shape[1] * width
+        )
         for integers, width in parts
     ]
     joined = np.concatenate(bits, axis=1).astype(np.uint8)

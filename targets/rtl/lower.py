@@ -37,9 +37,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     hardware = Hardware.from_json(request["hardware"])
     logic = trace(program, hardware, progress)
     family = part(hardware.part).family
-    plan = schedule(
-        logic, hardware.clock_ns, FABRICS[family], one_at_a_time=bool(program.states)
-    )
+    plan = schedule(logic, hardware.clock_ns, FABRICS[family], one_at_a_time=bool(program.states))
     ports = _ports(program)
     project = Path(request["folder"]) / MAIN
     project.mkdir()

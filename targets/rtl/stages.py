@@ -15,7 +15,6 @@ from da4ml.types import CombLogic, Op, minimal_kif
 from edgemix.targets.rtl.schedule import Schedule
 from edgemix.targets.rtl.tables import tables_of
 
-
 Place = tuple[str, int]
 """A register of the module and the lowest bit there."""
 

@@ -19,7 +19,7 @@ AVERAGING = frozenset(
         aten.adaptive_avg_pool2d.default, aten.adaptive_avg_pool1d.default,
     }
 )  # fmt: skip
-OPERATORS = AVERAGING | {
+OPERATORS = AVERAGING | g.QUANTIZE | {
     aten.linear.default, aten.conv1d.default, aten.conv2d.default, aten.add.Tensor,
     aten.sub.Tensor, aten.mul.Tensor, aten.relu.default, aten.matmul.default, aten.bmm.default,
     aten.sum.dim_IntList, aten.amax.default, aten.max_pool2d.default, aten.max_pool1d.default,

@@ -104,9 +104,7 @@ def _number(name: str) -> int:
     return int("".join(c for c in name if c.isdigit()) or 0)
 
 
-def _binding(
-    spec: TensorSpec, detail: Mapping[str, Any], encoding: Encoding | None
-) -> Binding:
+def _binding(spec: TensorSpec, detail: Mapping[str, Any], encoding: Encoding | None) -> Binding:
     scale, zero_point = detail["quantization"]
     dtype = detail["dtype"].__name__
     if dtype == "int8":

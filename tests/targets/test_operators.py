@@ -81,7 +81,7 @@ def test_every_operator(
     program = rewrites.standard(program, chosen.split)
     observer = _Observer(program)
     for i in range(40):
-        observer.run(x[i : i + 1], y[i : i + 1], z[i : i + 1])
+        observer.watch(x[i : i + 1], y[i : i + 1], z[i : i + 1])
     calibration = Calibration(program.digest, DataPrint(40, (8, 4, 4), ""), observer.stats)
     quantized = quantize(program, calibration, chosen)
 

@@ -27,9 +27,11 @@ class _Heads(Stepwise):
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Q, k, v, each [batch, ..., heads, size]."""
-        parts = self.qkv(x).chunk(3, -1)
-        q, k, v = (p.unflatten(-1, (self.heads, self.size)) for p in parts)
+        q, k, v = (self._in_heads(p) for p in self.qkv(x).chunk(3, -1))
         return q, k, v
+
+    def _in_heads(self, x: Tensor) -> Tensor:
+        return x.reshape(*x.shape[:-1], self.heads, self.size)
 
     def _joined(self, y: Tensor) -> Tensor:
         result: Tensor = self.proj(y.flatten(-2))
@@ -110,11 +112,11 @@ class GatedLinearAttention(_Heads):
         q, k, v = self._split(x)
         # sigmoid(a)^(1/τ) = exp(−softplus(−a) / τ), which needs no root.
         forget = torch.exp(-functional.softplus(-self.forget(x)) / self.temper)
-        return q * self.size**-0.5, k, v, forget.unflatten(-1, (self.heads, self.size))
+        return q * self.size**-0.5, k, v, self._in_heads(forget)
 
     def _read(self, q: Tensor, memory: Tensor, x: Tensor) -> Tensor:
         found = self.norm((q[..., None, :] @ memory)[..., 0, :])
-        gate = functional.silu(self.gate(x)).unflatten(-1, (self.heads, self.size))
+        gate = self._in_heads(functional.silu(self.gate(x)))
         return self._joined(found * gate)
 
 

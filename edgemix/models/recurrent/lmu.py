@@ -67,10 +67,12 @@ class LegendreMemory(Stepwise):
         length = x.shape[1]
         size = 2 * length
         response = self._response(length)
-        spectrum = torch.fft.rfft(x, n=size, dim=1)[..., None] * torch.fft.rfft(
-            response, n=size, dim=0
-        )[None, :, None, :]
-        return torch.fft.irfft(spectrum, n=size, dim=1)[:, :length].flatten(2)
+        spectrum = (
+            torch.fft.rfft(x, n=size, dim=1)[..., None]
+            * torch.fft.rfft(response, n=size, dim=0)[None, :, None, :]
+        )
+        memory: Tensor = torch.fft.irfft(spectrum, n=size, dim=1)
+        return memory[:, :length].flatten(2)
 
     def _response(self, length: int) -> Tensor:
         """The memory after an impulse, [length, order]: Ā^t B̄, by doubling."""

@@ -23,7 +23,13 @@ class Mamba(Stepwise):
     """
 
     def __init__(
-        self, dim: int, *, expand: int = 2, states: int = 8, kernel: int = 4, rank: int | None = None
+        self,
+        dim: int,
+        *,
+        expand: int = 2,
+        states: int = 8,
+        kernel: int = 4,
+        rank: int | None = None,
     ) -> None:
         super().__init__()
         inner = expand * dim

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from edgemix.streaming.forms import Recurrent
-from edgemix.streaming.protocol import State, Stepwise, by_steps, part
+from edgemix.streaming.protocol import State, Stepwise, by_steps, held, part
 
 
 class SkiM(Stepwise):
@@ -38,12 +38,9 @@ class SkiM(Stepwise):
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: D102
         y, end = by_steps(self.within, x, part(state, "segment"))
-        hidden, across_hidden = self.across_hidden.step(
-            end["hidden_0"], part(state, "hidden")  # type: ignore[arg-type]
-        )
-        cell, across_cell = self.across_cell.step(
-            end["cell_0"], part(state, "cell")  # type: ignore[arg-type]
-        )
+        last = held(end, "hidden_0"), held(end, "cell_0")
+        hidden, across_hidden = self.across_hidden.step(last[0], part(state, "hidden"))
+        cell, across_cell = self.across_cell.step(last[1], part(state, "cell"))
         after = {
             "segment": {"hidden_0": hidden, "cell_0": cell},
             "hidden": across_hidden,
@@ -57,7 +54,7 @@ class SkiM(Stepwise):
         memory = torch.zeros(2, 1, len(x), self.within.module.hidden_size)
         across: list[tuple[Tensor, Tensor] | None] = [None, None]
         found = []
-        for piece in x.split(self.chunk, 1):
+        for piece in torch.split(x, self.chunk, 1):
             y, ends = self.within.module(piece, (memory[0], memory[1]))
             found.append(y)
             lstms = (self.across_hidden.module, self.across_cell.module)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +89,7 @@ class DelayMlp(Stepwise):
     ) -> None:  # fmt: skip
         super().__init__()
         widths = [inputs, *hidden]
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.synapses = nn.ModuleList([DelayedLinear(a, b, longest) for a, b in pairs])
         self.norms = nn.ModuleList([FeatureNorm(b) for _, b in pairs])
         self.neurons = nn.ModuleList([LIF(b, leak=leak) for _, b in pairs])

@@ -144,8 +144,10 @@ class SpikingLMUFormer(Stepwise):
         return result
 
     def _parts(self) -> dict[str, Stepwise]:
-        return {
+        found: dict[str, Stepwise] = {
             "embed": self.embed, "embed_fire": self.embed_fire, "second": self.second,
-            **{f"block_{i}": block for i, block in enumerate(self.blocks)},
-            "last_fire": self.last_fire, "readout": self.readout,
-        }  # type: ignore[dict-item]  # fmt: skip
+        }  # fmt: skip
+        for i, block in enumerate(self.blocks):
+            assert isinstance(block, Stepwise)
+            found[f"block_{i}"] = block
+        return {**found, "last_fire": self.last_fire, "readout": self.readout}

@@ -23,8 +23,8 @@ class SpikingConv(nn.Module):
         if x.ndim == 4:
             result: Tensor = self.norm(self.conv(x))
             return result
-        result = self.norm(self.conv(x.flatten(0, 1))).unflatten(0, x.shape[:2])
-        return result
+        flat: Tensor = self.norm(self.conv(x.flatten(0, 1)))
+        return flat.reshape(*x.shape[:2], *flat.shape[1:])
 
 
 class MaxFormerBlock(Stepwise):
@@ -54,12 +54,14 @@ class MaxFormerBlock(Stepwise):
         after: dict[str, State] = {}
 
         def run(name: str, value: Tensor) -> Tensor:
-            y, after[name] = self.parts[name].step(value, part(state, name))  # type: ignore[operator]
+            found: tuple[Tensor, State] = self.parts[name].step(value, part(state, name))  # type: ignore[operator]
+            y, after[name] = found
             return y
 
         x = x + self.mix(run("mix_fire", x))
         inner = self.enter(run("enter_fire", x))
-        return x + self.leave(run("inner_fire", inner)), after
+        x = x + self.leave(run("inner_fire", inner))
+        return x, after
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         x = x + self.mix(self.parts["mix_fire"](x))
@@ -107,8 +109,8 @@ class MaxFormer(Stepwise):
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         embedded = self.embed(x)
-        pooled = functional.max_pool2d(embedded.flatten(0, 1), 2).unflatten(0, x.shape[:2])
-        x = self.second(self.embed_fire(pooled))
+        pooled = functional.max_pool2d(embedded.flatten(0, 1), 2)
+        x = self.second(self.embed_fire(pooled.reshape(*x.shape[:2], *pooled.shape[1:])))
         for block in self.blocks:
             x = block(x)
         spikes = self.last_fire(x)

@@ -190,6 +190,24 @@ struct edgemix_spike2 {
     }
 };
 
+// Wires among constants: out[i] = in[source(i)], or the constant value(i) where source(i) is −1.
+struct edgemix_filled {
+    template <class data_T, class res_T, typename CONFIG_T>
+    static void run(data_T in[CONFIG_T::n_in], res_T out[CONFIG_T::n_out], unsigned part) {
+        #pragma HLS INLINE
+        for (unsigned i = 0; i < CONFIG_T::n_out; i++) {
+            #pragma HLS UNROLL
+            const int from = CONFIG_T::source(i);
+            if (from < 0) {
+                ap_int<CONFIG_T::width> raw = CONFIG_T::value(i);
+                out[i] = edgemix_value<res_T, CONFIG_T::width>(raw);
+            } else {
+                out[i] = in[from];
+            }
+        }
+    }
+};
+
 // Two values side by side: out[i] = (a, b)[source(i)].
 struct edgemix_join {
     template <class a_T, class b_T, class res_T, typename CONFIG_T>

@@ -13,6 +13,7 @@ from da4ml.trace import HWConfig, comb_trace
 from edgemix.encoding import FixedPoint
 from edgemix.errors import InputError
 from edgemix.targets.rtl import arithmetic, bits, support, tables, trace, verilog
+from edgemix.targets.rtl.buses import Bus, Ports
 from edgemix.targets.rtl.schedule import FABRICS, operands, schedule
 
 HARDWARE = HWConfig(-1, -1, -1)
@@ -68,7 +69,8 @@ def test_every_input_is_rounded_and_saturated_as_exact_numbers_are(
     (x, outputs), expected, names = cases(seed)
     logic = comb_trace([x], outputs)
     plan = schedule(logic, 5.0, FABRICS["xcup"])
-    facts = verilog.write(tmp_path, logic, plan, GIVEN, WANTED, "xcup", "unit")
+    buses = (Bus("x", GIVEN, 1),), (Bus("y", WANTED, len(names), 0),)
+    facts = verilog.write(tmp_path, logic, plan, Ports(*buses), "xcup", "unit")
     assert facts.stages > 1
     bits.pack(RAW[:, None] & 1023, GIVEN.width).tofile(tmp_path / "in.bin")
     subprocess.run(["make", "-C", str(tmp_path), "simulate"], check=True, capture_output=True)

@@ -1,0 +1,54 @@
+"""What is computed from weights alone is a weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from edgemix import graph as g
+from edgemix.rewrites.base import add_constant
+
+
+@dataclass(frozen=True)
+class FoldConstants:
+    """``exp(A)`` of a parameter A, ``ones(1, 4)``: computed once, a constant from then on.
+
+    Views stay: they cost nothing, and some operators look for the constant behind them.
+    """
+
+    name: ClassVar[str] = "fold_constants"
+
+    def apply(self, module: GraphModule) -> int:
+        """Fold them all; returns how many there were."""
+        count = 0
+        for node in list(module.graph.nodes):
+            value = _value(module, node)
+            if value is not None:
+                constant = add_constant(module, node, f"{node.name}_value", value)
+                node.replace_all_uses_with(constant, propagate_meta=False)
+                module.graph.erase_node(node)
+                count += 1
+        return count
+
+
+def _value(module: GraphModule, node: Node) -> Tensor | None:
+    if node.op != "call_function" or node.target in g.VIEW or g.is_dequantize(node):
+        return None
+    sources = node.all_input_nodes
+    result = node.meta.get("val")
+    if any(n.op != "get_attr" for n in sources) or not isinstance(result, Tensor):
+        return None
+    if node.kwargs.get("device") not in (None, torch.device("cpu")):
+        return None
+
+    def constant(argument: Any) -> Any:
+        return g.constant(module, argument) if isinstance(argument, Node) else argument
+
+    assert callable(node.target)
+    with torch.no_grad():
+        found = node.target(*map(constant, node.args), **node.kwargs)
+    return found.contiguous() if isinstance(found, Tensor) else None
