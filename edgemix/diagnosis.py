@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +37,8 @@ def layers(program: Program, quantized: Program, samples: Tensor) -> tuple[Layer
     Args:
         program: the float program that ``quantized`` was made from, after all rewrites.
         quantized: the same operators, with quantize and dequantize nodes.
-        samples: inputs [n, ...], n a multiple of the program's batch.
+        samples: inputs [n, ...], n a multiple of the program's batch, or sequences [n, steps, ...]
+            of a program with states; each of the two programs carries its own.
 
     Raises:
         EdgemixError: the two programs do not compute the same operators.
@@ -44,10 +46,8 @@ def layers(program: Program, quantized: Program, samples: Tensor) -> tuple[Layer
     plain, coded = program.module(), quantized.module()
     twins = _twins(plain, coded)
     sums = {node: [0.0, 0.0, 0.0, 0] for node in twins}
-    batch = program.inputs[0].shape[0]
-    for start in range(0, len(samples), batch):
-        x = samples[start : start + batch]
-        real, found = _values(plain, x), _values(coded, x)
+    runs = zip(_runs(program, plain, samples), _runs(quantized, coded, samples), strict=True)
+    for real, found in runs:
         for node, twin in twins.items():
             integers = found[_quantize(node)]
             encoding = g.encoding_of(coded, _quantize(node))
@@ -124,7 +124,24 @@ def _quantize(node: Node) -> Node:
     return next(u for u in node.users if g.is_quantize(u))
 
 
-def _values(module: GraphModule, x: Tensor) -> dict[Node, Tensor]:
+def _runs(program: Program, module: GraphModule, samples: Tensor) -> Iterator[dict[Node, Tensor]]:
+    """Every value of every run of the graph: a batch each, or a step."""
+    batch = program.inputs[0].shape[0]
+    if not program.states:
+        for start in range(0, len(samples), batch):
+            yield _values(module, samples[start : start + batch])
+        return
+    (output,) = module.graph.find_nodes(op="output")
+    given: Any = output.args[0]
+    for sequence in samples:
+        held = [state.start() for state in program.states]
+        for x in sequence:
+            values = _values(module, x[None], *held)
+            held = [values[node] for node in given[len(program.outputs) :]]
+            yield values
+
+
+def _values(module: GraphModule, *inputs: Tensor) -> dict[Node, Tensor]:
     found: dict[Node, Tensor] = {}
 
     class Recorder(Interpreter):
@@ -135,7 +152,7 @@ def _values(module: GraphModule, x: Tensor) -> dict[Node, Tensor]:
             return value
 
     with torch.no_grad():
-        Recorder(module).run(x)
+        Recorder(module).run(*inputs)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from edgemix.errors import InputError
 
@@ -37,6 +41,34 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise InputError(
             f"cannot write {path}: {error.strerror}", do="choose another folder or free some space"
         ) from error
+
+
+def write_array(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write a ``.npy`` file, whole or absent."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    write_bytes(path, buffer.getvalue())
+
+
+def cache() -> Path:
+    """The user's folder for what can be made again, after the XDG base directory specification.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgemix"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot make the folder {folder}: {error.strerror}", do="set XDG_CACHE_HOME"
+        ) from error
+    return folder
+
+
+def name_of(text: str) -> str:
+    """A short name that stands for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def write_text(path: Path, text: str) -> None:

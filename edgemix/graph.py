@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  (defines quantized_decomposed)
 from torch.fx import GraphModule, Node
+from torch.fx.graph import CodeGen
 
 from edgemix.encoding import Encoding
 from edgemix.errors import EdgemixError
@@ -124,6 +125,42 @@ def constant(module: GraphModule, node: Node) -> Tensor:
     if not isinstance(value, Tensor):
         raise EdgemixError(f"{node.target} is no tensor", at=str(where(node)))
     return value.detach()
+
+
+def flat(module: GraphModule) -> GraphModule:
+    """The same graph with a flat list of arguments and a flat tuple of results, unchecked."""
+    (output,) = module.graph.find_nodes(op="output")
+    given: Any = output.args[0]
+    output.args = (tuple(given) if isinstance(given, (tuple, list)) else (given,),)
+    module.graph.set_codegen(CodeGen())
+    return GraphModule(module, module.graph)
+
+
+def is_constant(node: Node) -> bool:
+    """Whether a node is a constant, or a quantized one made real."""
+    source = node.args[0] if is_dequantize(node) else node
+    return isinstance(source, Node) and source.op == "get_attr"
+
+
+def dequantized(module: GraphModule, node: Node) -> Tensor:
+    """The real values of a constant."""
+    if not is_dequantize(node):
+        return constant(module, node)
+    source = node.args[0]
+    assert isinstance(source, Node)
+    return encoding_of(module, node).dequantize(constant(module, source))
+
+
+def make_constant(module: GraphModule, node: Node, value: Tensor) -> Node:
+    """A constant in the place of a node."""
+    name = f"{node.name}_real"
+    module.register_buffer(name, value)
+    with module.graph.inserting_before(node):
+        new = module.graph.get_attr(name)
+    new.meta["val"] = value
+    node.replace_all_uses_with(new, propagate_meta=False)
+    module.graph.erase_node(node)
+    return new
 
 
 def encoding_of(module: GraphModule, node: Node) -> Encoding:

@@ -13,7 +13,9 @@ from typing import Protocol
 import torch
 
 from edgemix import __version__, data, diagnosis, files, proof, rewrites, sources, targets
+from edgemix import endurance as endure
 from edgemix.data import Data
+from edgemix.encoding import Encoding
 from edgemix.errors import InputError, UnsupportedError
 from edgemix.evidence import write_evidence
 from edgemix.extras import versions
@@ -28,11 +30,13 @@ from edgemix.quantize.convert import quantize
 from edgemix.quantize.recipe import Recipe
 from edgemix.report import build, schema
 from edgemix.report.html import render
+from edgemix.rollout import Rollout
 from edgemix.targets.base import Arrays, Artifact, Countable, OpPrecision, Target
 from edgemix.targets.fpga.hardware import Hardware
 
 BATCH = 64
 LAYER_SAMPLES = 64
+LAYER_SEQUENCES = 4
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,12 @@ class Order:
     recipe: str = "int8"
     samples: int = 512
     """Calibration samples at most."""
+    step: bool = False
+    """Deploy one step of a model that works on sequences, its memory as states."""
+    chunk: int | None = None
+    """Steps that the program takes at once; None is one."""
+    stream: int = 1000
+    """Steps between two resets that a program with states has to stand."""
     budgets: tuple[str, ...] = ()
     contracts: tuple[str, ...] = ()
     """``target=contract``, where a target's own promise is not what is wanted."""
@@ -103,12 +113,15 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
     contracts = _contracts(order, chosen)
 
     with say.step(f"load {order.source}"):
-        source = sources.load(order.source)
+        source = sources.load(order.source, step=order.step, chunk=order.chunk)
         if source.quantized:
             raise InputError(f"{order.source} is quantized already", do="give the float model")
         _one_input(source)
-        calibration_data = data.load(order.calibrate, source.inputs[0])
-        held_out = data.load(order.evaluate, source.inputs[0])
+        steps = bool(source.states)
+        calibration_data = data.load(order.calibrate, source.inputs[0], steps=steps)
+        held_out = data.load(order.evaluate, source.inputs[0], steps=steps)
+        if steps:
+            calibration_data = _streamed(calibration_data, order)
     with say.step("rewrite"):
         program = rewrites.standard(source, recipe.split)
     # A rehearsal on one batch: what a target cannot take is said before the long work.
@@ -126,7 +139,13 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
         float_outputs = _run(source, x, done, 0.3).numpy()
         expected = _run(quantized, x, done, 0.7).numpy()
     with say.step("find where the quality goes"):
-        layers = diagnosis.layers(program, quantized, x[:LAYER_SAMPLES])
+        layers = diagnosis.layers(
+            program, quantized, x[: LAYER_SEQUENCES if steps else LAYER_SAMPLES]
+        )
+    endurance = None
+    if steps:
+        with say.step(f"run {order.stream} steps without a reset"):
+            endurance = _Endurance.of(program, quantized, held_out, order.stream)
 
     with files.whole_folder(order.out) as out:
         quantized.save(out / "program.edgemix")
@@ -142,6 +161,12 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
         results = []
         for target, (artifact, found, precision) in zip(chosen, made, strict=True):
             folder = out / target.name
+            followed: tuple[Verdict, ...] = ()
+            if endurance is not None and found is not None:
+                with say.step(f"{target.title}: {order.stream} steps", 1.0) as progress:
+                    followed = endurance.followed_by(
+                        target, artifact, folder, contracts[target.name], progress
+                    )
             latency, resources = figures[target.name]
             fidelity = None
             if found is not None:
@@ -154,7 +179,9 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
                     float_outputs=float_outputs,
                 )
             times = [b.limit for b in budgets if b.what == LATENCY and b.of(target.name, fpga)]
-            verdicts = (*_verdicts(order, target, fidelity, precision), *gates[target.name])
+            verdicts = (
+                *_verdicts(order, target, fidelity, precision), *followed, *gates[target.name],
+            )  # fmt: skip
             write_evidence(
                 folder, target, artifact, quantized, calibration.data, held_out.samples, expected,
                 None if found is None else found[0], contracts[target.name],
@@ -189,6 +216,8 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
                 program_sqnr_db=proof.sqnr_db(float_outputs, expected),
             ),
             layers=tuple(_layer(q) for q in layers),
+            states=() if endurance is None else endurance.results(),
+            warnings=tuple(_warnings(calibration, held_out, endurance)),
             left_float=tuple(str(w) for w in diagnosis.left_float(quantized)),
             targets=tuple(results),
             environment={**environment(), **versions("torch", "torchao", "numpy", "edgemix")},
@@ -197,6 +226,66 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
         files.write_text(out / "report.json", report.model_dump_json(indent=1) + "\n")
         files.write_text(out / "report.html", render(report))
     return report
+
+
+@dataclass(frozen=True)
+class _Endurance:
+    """A long stream, what the quantized program makes of it, and how its states stray."""
+
+    stream: torch.Tensor
+    expected: Rollout
+    encodings: tuple[Encoding | None, ...]
+    growth: tuple[endure.Growth, ...]
+
+    @classmethod
+    def of(cls, program: Program, quantized: Program, source: Data, steps: int) -> _Endurance:
+        x = endure.stream(source.samples, steps)
+        real, found = program.rollout(x), quantized.rollout(x)
+        return cls(x, found, quantized.state_encodings, endure.growth(quantized, real, found))
+
+    def followed_by(
+        self, target: Target, artifact: Artifact, folder: Path, contract: Contract,
+        progress: Callable[[float], None],
+    ) -> tuple[Verdict, ...]:  # fmt: skip
+        """Whether an artifact holds the program's states after the last step of one stream."""
+        found = target.run(artifact, folder, (self.stream[:1].numpy(),), progress)
+        assert found is not None
+        states = tuple(state[:1] for state in self.expected.states)
+        worst = endure.last_step_lsb(states, found[-len(states) :], self.encodings)
+        allowed = 0 if contract.level == "exact" else 1
+        asked = f"{allowed} LSB at step {self.stream.shape[1]:,}"
+        why = "" if worst <= allowed else "the artifact's states leave the program's"
+        return (Verdict("states", target.name, asked, f"{worst} LSB", worst <= allowed, why),)
+
+    def results(self) -> tuple[schema.StateResult, ...]:
+        """For the report."""
+        return tuple(schema.StateResult(**asdict(g), bounded=g.bounded) for g in self.growth)
+
+
+def _streamed(source: Data, order: Order) -> Data:
+    """Calibration samples behind each other: ranges are those of a stream that is not reset."""
+    x = source.head(order.samples).samples
+    streams = endure.stream(x, order.stream, most=order.samples).numpy()
+    return Data(source.source, streams)
+
+
+def _warnings(
+    calibration: Calibration, held_out: Data, endurance: _Endurance | None
+) -> Iterator[str]:
+    if endurance is None:
+        return
+    calibrated, seen = calibration.data.shape[0], held_out.samples.shape[1]
+    if seen > calibrated:
+        yield (
+            f"sequences of {seen} steps were evaluated, ranges come from {calibrated} steps: "
+            "calibrate with --stream as long as the longest stream between two resets"
+        )
+    for grown in endurance.growth:
+        if not grown.bounded:
+            yield (
+                f"the error of the state {grown.state} grows: {max(grown.error):.1%} of its size "
+                f"after {grown.steps[-1]:,} steps; reset the stream earlier, or give it more bits"
+            )
 
 
 def _make(
@@ -266,7 +355,7 @@ def _calibration(order: Order, program: Program, source: Data, say: Listener) ->
     if saved.exists():
         old = Calibration.load(saved)
         wanted = DataPrint(
-            limit, program.inputs[0].shape[1:], fingerprint(source.batches(BATCH, limit))
+            limit, source.samples.shape[1:], fingerprint(source.batches(BATCH, limit))
         )
         if (old.program, old.data) == (program.digest, wanted):
             return old

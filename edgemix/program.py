@@ -22,19 +22,10 @@ from torch.fx import GraphModule, Node
 from edgemix import graph as g
 from edgemix.encoding import Encoding
 from edgemix.errors import EdgemixError, InputError
+from edgemix.rollout import Rollout, Together, rollouts
+from edgemix.threads import one_thread_each
 
 _WORTH_THREADS_S = 0.02
-
-
-@contextlib.contextmanager
-def one_thread_each() -> Iterator[int]:
-    """Operators on one thread each; gives the number of threads that torch had for them."""
-    workers = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield workers
-    finally:
-        torch.set_num_threads(workers)
 
 
 @dataclass(frozen=True)
@@ -85,16 +76,6 @@ class StateSpec:
         return (values.expand(math.prod(self.shape)) if len(values) == 1 else values).reshape(
             self.shape
         )
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """What a program with states gives for whole sequences, step by step."""
-
-    outputs: tuple[Tensor, ...]
-    """As many as the program's, each [sequences, steps, ...]."""
-    states: tuple[Tensor, ...]
-    """What each state holds after every step, [sequences, steps, ...]."""
 
 
 @dataclass(frozen=True)
@@ -210,14 +191,14 @@ class Program:
         return result if isinstance(result, tuple) else (result,)
 
     def rollout(
-        self, *inputs: Tensor, on_sequence: Callable[[int], None] = lambda _: None
+        self, *inputs: Tensor, on_sequences: Callable[[int], None] = lambda _: None
     ) -> Rollout:
         """Run a program with states over whole sequences, each from the initial state.
 
         Args:
             inputs: as many as :attr:`inputs`, each [sequences, steps, ...]: one step of one
                 sequence is what the graph takes as a batch of one.
-            on_sequence: called with the number of sequences that are done.
+            on_sequences: called with the number of sequences that are done.
 
         Raises:
             InputError: there are no states, or number, shape or type of the inputs is not what
@@ -226,17 +207,8 @@ class Program:
         if not self.states:
             raise InputError("a program without states has no steps", do="use run")
         self._check_inputs(inputs, axes=2)
-        count, steps = inputs[0].shape[:2]
-        found = [torch.zeros(count, steps, *spec.shape[1:]) for spec in self.gives]
-        with one_thread_each():
-            for i in range(count):
-                held = tuple(state.start() for state in self.states)
-                for t in range(steps):
-                    given = self.call(*(x[i, t][None] for x in inputs), *held)
-                    held = given[len(self.outputs) :]
-                    for tensor, value in zip(found, given, strict=True):
-                        tensor[i, t] = value[0]
-                on_sequence(i + 1)
+        pieces = list(rollouts(self, inputs, on_sequences))
+        found = [torch.cat(piece) for piece in zip(*pieces, strict=True)]
         return Rollout(tuple(found[: len(self.outputs)]), tuple(found[len(self.outputs) :]))
 
     def run(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -256,7 +228,9 @@ class Program:
             InputError: number, shape or type of the inputs is not what the program takes.
         """
         if self.states:
-            return self.rollout(*inputs).outputs
+            self._check_inputs(inputs, axes=2)
+            found = [p[: len(self.outputs)] for p in rollouts(self, inputs)]
+            return tuple(torch.cat(piece) for piece in zip(*found, strict=True))
         self._check_inputs(inputs, axes=1)
         batch = self.inputs[0].shape[0]
         count = inputs[0].shape[0]
@@ -318,6 +292,11 @@ class Program:
             _check_input(tensor, spec, axes)
         if any(t.shape[:axes] != inputs[0].shape[:axes] for t in inputs):
             raise InputError("the inputs have different numbers of samples or steps")
+
+    @cached_property
+    def together(self) -> Together:
+        """A step of several streams at once, see :class:`edgemix.rollout.Together`."""
+        return Together(self.module())
 
     @cached_property
     def _runner(self) -> GraphModule:

@@ -95,8 +95,13 @@ def sqnr_db(reference: npt.ArrayLike, found: npt.ArrayLike) -> float | None:
 
 
 def accuracy(outputs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Share of samples [n, classes] whose largest output is the label [n]."""
-    return float(np.mean(np.argmax(np.asarray(outputs), axis=-1) == np.asarray(labels)))
+    """Share of samples [n, classes] whose largest output is the label [n].
+
+    Of sequences [n, steps, classes] the last step's output counts.
+    """
+    found = np.asarray(outputs)
+    decided = found[:, -1] if found.ndim == 3 else found
+    return float(np.mean(np.argmax(decided, axis=-1) == np.asarray(labels)))
 
 
 def compare(

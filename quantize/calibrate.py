@@ -13,13 +13,14 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
-from torch.fx import Interpreter, Node
+from torch.fx import Node
 
 from edgemix import files
+from edgemix import graph as g
 from edgemix.errors import InputError
-from edgemix.graph import where
-from edgemix.program import Program, one_thread_each
+from edgemix.program import Program
 from edgemix.quantize.observers import BINS, TensorStats
+from edgemix.threads import one_thread_each
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,11 @@ def calibrate(
     for batch in batches:
         check_batch(program, batch, first=samples)
         digest.update(batch.contiguous().numpy().tobytes())
+        # A program takes a batch; one with states, as many streams as memory has room for.
+        piece = _STREAMS if program.states else size
         with one_thread_each():
-            for start in range(0, len(batch), size):
-                observer.watch(batch[start : start + size].contiguous())
+            for start in range(0, len(batch), piece):
+                observer.watch(batch[start : start + piece].contiguous())
         samples += len(batch)
         if on_batch is not None:
             on_batch(len(batch))
@@ -143,39 +146,59 @@ def check_batch(program: Program, batch: Tensor, *, first: int = 0) -> None:
         raise InputError(f"sample {first + int(bad.nonzero()[0])} holds NaN or Inf")
 
 
-class _Observer(Interpreter):
+class _Observer:
+    """Keeps the statistics of every float tensor of a graph while it runs."""
+
     def __init__(self, program: Program) -> None:
-        super().__init__(program.module())
+        module = program.module()
         self._program = program
-        self._seen: dict[Node, list[Tensor]] = {}
+        self._nodes = [n for n in module.graph.nodes if _observed(n)]
+        (output,) = module.graph.find_nodes(op="output")
+        given: Any = output.args[0]
+        output.args = ((*given, *self._nodes),)
+        self._run = g.flat(module)
+        self._given = len(given)
+        self._together = torch.vmap(self._run)
         self.stats: dict[str, TensorStats] = {}
 
     @torch.no_grad()
     def watch(self, *inputs: Tensor) -> None:
-        """Run one batch of every input, or one sequence [1, steps, ...]."""
-        if self._program.states:
-            held = [state.start() for state in self._program.states]
-            for step in zip(*(x.unbind(1) for x in inputs), strict=True):
-                held = list(self.run(*step, *held)[len(self._program.outputs) :])
-        else:
-            self.run(*inputs)
-        # A histogram a sequence, not one a step: counting costs more than a small step computes.
-        for node, values in self._seen.items():
-            new = TensorStats.of(torch.cat([v.reshape(-1) for v in values]))
-            old = self.stats.get(node.name)
-            self.stats[node.name] = new if old is None else old.merge(new)
-        self._seen.clear()
+        """Run one batch of every input, or sequences [n, steps, ...] beside each other."""
+        if not self._program.states:
+            self._count([[value] for value in self._run(*inputs)[self._given :]])
+            return
+        held = [s.start().expand(len(inputs[0]), *s.shape) for s in self._program.states]
+        seen: list[list[Tensor]] = [[] for _ in self._nodes]
+        for t in range(inputs[0].shape[1]):
+            values = self._together(*(x[:, t, None] for x in inputs), *held)
+            held = list(values[len(self._program.outputs) : self._given])
+            for kept, value in zip(seen, values[self._given :], strict=True):
+                kept.append(value)
+            # A histogram of many steps at once: counting costs more than a small step computes.
+            if (t + 1) % _COUNTED_STEPS == 0 or t + 1 == inputs[0].shape[1]:
+                self._count(seen)
+                seen = [[] for _ in self._nodes]
 
-    def run_node(self, n: Node) -> Any:
-        value = super().run_node(n)
-        observed = n.op in ("placeholder", "call_function")
-        if observed and isinstance(value, Tensor) and value.is_floating_point() and value.numel():
-            if not torch.isfinite(value).all():
+    def _count(self, seen: list[list[Tensor]]) -> None:
+        for node, values in zip(self._nodes, seen, strict=True):
+            flat = torch.cat([v.reshape(-1) for v in values])
+            if not torch.isfinite(flat).all():
                 raise InputError(
-                    "the model computes NaN or Inf on the calibration data", at=str(where(n))
+                    "the model computes NaN or Inf on the calibration data", at=str(g.where(node))
                 )
-            self._seen.setdefault(n, []).append(value)
-        return value
+            if flat.numel():
+                new, old = TensorStats.of(flat), self.stats.get(node.name)
+                self.stats[node.name] = new if old is None else old.merge(new)
+
+
+_COUNTED_STEPS = 50
+_STREAMS = 32
+
+
+def _observed(node: Node) -> bool:
+    value = node.meta.get("val")
+    called = node.op in ("placeholder", "call_function")
+    return called and isinstance(value, Tensor) and value.is_floating_point()
 
 
 def fingerprint(batches: Iterable[Tensor]) -> str:

@@ -61,6 +61,11 @@ def print_json(value: Any) -> None:
 def print_report(report: Report) -> None:
     """The table of a deployment, what is not as asked for, and verdicts."""
     out.print(results_table(report))
+    if report.states:
+        out.print(_states(report))
+    for warning in report.warnings:
+        out.print(f"note: {warning}", style="yellow", markup=False, highlight=False,
+                  soft_wrap=True)  # fmt: skip
     for target in report.targets:
         for layer, note in target.facts.get("notes", {}).items():
             out.print(f"{target.title} {layer}: {note}", markup=False, highlight=False,
@@ -90,6 +95,19 @@ def results_table(report: Report) -> Table:
         table.add_row("program", "", reached, "the reference", end_section=True)
     for target in report.targets:
         table.add_row(*_row(target))
+    return table
+
+
+def _states(report: Report) -> Table:
+    """One row a state: how far it strays from the float program's in a long stream."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    steps = report.states[0].steps[-1]
+    for name in ("state", "bits", "error at first", f"at step {steps:,}", "largest", ""):
+        table.add_column(name, justify="left" if name in ("state", "") else "right")
+    for s in report.states:
+        shown = (s.error[0], s.error[-1], max(s.error))
+        bounded = "bounded" if s.bounded else "grows"
+        table.add_row(s.state, str(s.bits), *(f"{e:.2%}" for e in shown), bounded)
     return table
 
 

@@ -26,7 +26,9 @@ def deploy(
     ],
     calibrate: Annotated[
         str,
-        typer.Option(help="Calibration data: a .npz or .npy file, digits:train, random:COUNT."),
+        typer.Option(
+            help="Calibration data: a .npz or .npy file, digits:train, keywords:train, random:COUNT."
+        ),
     ],
     to: Annotated[
         str,
@@ -40,6 +42,24 @@ def deploy(
     ] = None,
     recipe: Annotated[str, typer.Option(help="int8, fixed8, or a recipe's .toml file.")] = "int8",
     samples: Annotated[int, typer.Option(min=1, help="Calibration samples at most.")] = 512,
+    step: Annotated[
+        bool,
+        typer.Option(
+            "--step",
+            help="Deploy one step of a model that works on sequences; its memory becomes states.",
+        ),
+    ] = False,
+    chunk: Annotated[
+        int | None, typer.Option(min=1, help="With --step: steps that are taken at once.")
+    ] = None,
+    stream: Annotated[
+        int,
+        typer.Option(
+            min=2,
+            help="Steps between two resets that a model with states has to stand; calibration and "
+            "proof run samples behind each other for as long.",
+        ),
+    ] = 1000,
     budget: Annotated[
         list[str] | None,
         typer.Option(
@@ -111,6 +131,9 @@ def deploy(
         evaluate=evaluate or calibrate,
         recipe=recipe,
         samples=samples,
+        step=step or chunk is not None,
+        chunk=chunk,
+        stream=stream,
         budgets=tuple(budget or ()),
         contracts=tuple(contract or ()),
         max_drop=max_drop,

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+_STEPS = 20
+
 
 def inspect(
     source: Annotated[
@@ -16,6 +18,10 @@ def inspect(
             "or a saved edgemix program."
         ),
     ],
+    step: Annotated[
+        bool,
+        typer.Option("--step", help="One step of a model that works on sequences, with states."),
+    ] = False,
     recipe: Annotated[
         str, typer.Option(help="The recipe that targets are asked about; FPGA needs fixed8.")
     ] = "int8",
@@ -26,7 +32,7 @@ def inspect(
     from edgemix.cli import console
 
     with console.Bars(quiet=quiet or as_json) as bars:
-        facts = _facts(source, recipe, bars)
+        facts = _facts(source, recipe, bars, step=step)
     if as_json:
         console.print_json(facts)
         return
@@ -46,7 +52,7 @@ def inspect(
             show.print(f"  {name}: {finding}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _facts(source: str, recipe_name: str, bars: Any) -> dict[str, Any]:
+def _facts(source: str, recipe_name: str, bars: Any, *, step: bool) -> dict[str, Any]:
     from dataclasses import asdict
 
     import torch
@@ -59,12 +65,15 @@ def _facts(source: str, recipe_name: str, bars: Any) -> dict[str, Any]:
 
     recipe = Recipe.load(recipe_name)
     with bars.step(f"load {source}"):
-        program = sources.load(source)
+        program = sources.load(source, step=step)
     with bars.step("ask the targets"):
         prepared = asked = rewrites.standard(program, recipe.split)
         if not program.quantized and len(program.inputs) == 1:
             # Random data: only the shape of the quantized graph matters here.
-            noise = torch.rand(prepared.inputs[0].shape, generator=torch.Generator().manual_seed(0))
+            shape = prepared.inputs[0].shape
+            if prepared.states:
+                shape = (1, _STEPS, *shape[1:])
+            noise = torch.rand(shape, generator=torch.Generator().manual_seed(0))
             asked = quantize(prepared, calibrate(prepared, [noise]), recipe)
         findings = {
             name: [str(f) for f in targets.load(name).supports(asked)] for name in targets.TARGETS

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgemix.data import jets
+from edgemix.data import jets, speech
 from edgemix.data.base import Data
 from edgemix.data.scans import digits
 from edgemix.errors import InputError
@@ -25,12 +25,19 @@ __all__ = ["Data", "SETS", "digits", "load"]
 SETS: dict[str, Callable[[str], Data]] = {
     "digits": digits,
     **{name: partial(jets.part, name) for name in jets.MAKERS},
+    "keywords": speech.part,
 }
 """The sets that come with the package, each with the parts ``train`` and ``heldout``."""
 
 
-def load(argument: str, spec: TensorSpec) -> Data:
+def load(argument: str, spec: TensorSpec, *, steps: bool = False) -> Data:
     """The data that an argument names, for an input of this shape.
+
+    Args:
+        argument: see above.
+        spec: the input.
+        steps: whether it is one step's: samples are then sequences [n, time, ...], taken apart
+            into as many steps as they have.
 
     Raises:
         InputError: no such file or set, damaged, empty, of another shape or type, NaN or Inf
@@ -40,18 +47,32 @@ def load(argument: str, spec: TensorSpec) -> Data:
     if kind in SETS:
         data = SETS[kind](rest)
     elif kind == "random":
-        data = _random(rest, spec)
+        data = _random(rest, spec, steps=steps)
     else:
         data = _file(Path(argument))
-    _check(data, spec)
+    if steps:
+        data = _in_steps(data, spec)
+    _check(data, spec, axes=2 if steps else 1)
     return data
 
 
-def _random(count: str, spec: TensorSpec) -> Data:
+def _in_steps(data: Data, spec: TensorSpec) -> Data:
+    """Sequences [n, time, ...] of steps that take several positions at once: [n, steps, k, ...]."""
+    x, step = data.samples, spec.shape[1:]
+    if x.ndim == 1 + len(step) and x.shape[2:] == step[1:] and x.shape[1] % step[0] == 0:
+        x = x.reshape(len(x), -1, *step)
+    return Data(data.source, x, data.labels)
+
+
+_RANDOM_STEPS = 100
+
+
+def _random(count: str, spec: TensorSpec, *, steps: bool) -> Data:
     if not count.isdigit() or int(count) == 0:
         raise InputError(f"random:{count} names no number of samples", do="write random:64")
     generator = np.random.default_rng(0)
-    samples = generator.random((int(count), *spec.shape[1:]), dtype=np.float32)
+    shape = (_RANDOM_STEPS, *spec.shape[1:]) if steps else spec.shape[1:]
+    samples = generator.random((int(count), *shape), dtype=np.float32)
     return Data(f"random:{count}", samples)
 
 
@@ -76,14 +97,15 @@ def _file(path: Path) -> Data:
         raise InputError(f"{path} is damaged, or no numpy file: {error}") from error
 
 
-def _check(data: Data, spec: TensorSpec) -> None:
+def _check(data: Data, spec: TensorSpec, axes: int) -> None:
     x, y = data.samples, data.labels
     if x.ndim == 0 or len(x) == 0:
         raise InputError(f"{data.source} holds no samples")
-    if x.shape[1:] != spec.shape[1:]:
+    if x.shape[axes:] != spec.shape[1:] or x.ndim < axes or 0 in x.shape[:axes]:
+        wanted = ", ".join(map(str, ("steps", *spec.shape[1:]) if axes == 2 else spec.shape[1:]))
         raise InputError(
             f"the samples in {data.source} have shape {x.shape[1:]}",
-            do=f"give samples of shape {spec.shape[1:]}, as the input {spec.name} takes them",
+            do=f"give samples of shape ({wanted}), as the input {spec.name} takes them",
         )
     if x.dtype != np.dtype(spec.dtype):
         raise InputError(

@@ -69,6 +69,17 @@ class Evaluation(_Frozen):
     """Quantized program against float program."""
 
 
+class StateResult(_Frozen):
+    """How far a quantized state strays from the float one over a long stream."""
+
+    state: str
+    bits: int
+    steps: tuple[int, ...]
+    error: tuple[float, ...]
+    """Root mean square of the difference up to each of ``steps``, as a share of the state's own."""
+    bounded: bool
+
+
 class Layer(_Frozen):
     """Quality of one value of the quantized program against the float program."""
 
@@ -186,6 +197,9 @@ class Report(_Frozen):
     calibration: CalibrationData
     evaluation: Evaluation
     layers: tuple[Layer, ...]
+    states: tuple[StateResult, ...] = ()
+    """Empty where the program carries none."""
+    warnings: tuple[str, ...] = ()
     left_float: tuple[str, ...]
     targets: tuple[TargetResult, ...]
     environment: dict[str, str]

@@ -35,8 +35,8 @@ def load(name: str, states: int = 0) -> object:
     from edgemix.rewrites.unpack_views import UnpackViews
 
     known = (
-        FoldConstants, FoldNorm, Functionalize, LiftScalars, PlainCasts, SplitDivision, SplitNorm, SplitSoftmax,
-        UnpackViews,
+        FoldConstants, FoldNorm, Functionalize, LiftScalars, PlainCasts, SplitDivision, SplitNorm,
+        SplitSoftmax, UnpackViews,
     )  # fmt: skip
     if name == SplitLeak.name:
         return SplitLeak(states)

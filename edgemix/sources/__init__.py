@@ -19,22 +19,40 @@ from edgemix.program import Origin, Program
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
-def load(spec: str) -> Program:
+def load(spec: str, *, step: bool = False, chunk: int | None = None) -> Program:
     """The program that a source names.
 
+    Args:
+        spec: one of the above.
+        step: whether the program is one step of a model that works on sequences, its memory
+            being states.
+        chunk: how many steps the program takes at once; None is one.
+
     Raises:
-        InputError: nothing of this name, a file of another kind, or a model that cannot be traced.
+        InputError: nothing of this name, a file of another kind, or a model that cannot be traced
+            or has no step form.
     """
+    path = Path(spec)
+    if step and (path.exists() or not _FACTORY.fullmatch(spec) or spec.startswith("timm:")):
+        raise InputError(
+            f"{spec} is not a Python model: its step form cannot be found",
+            do="name a factory, package.module:function, or a program that was saved as a step",
+        )
     if spec.startswith("timm:"):
         from edgemix.sources import timm
 
         model = timm.load(spec.removeprefix("timm:"))
         return Program.trace(model.module, model.example, model.origin)
-    path = Path(spec)
     if not path.exists() and _FACTORY.fullmatch(spec):
         from edgemix.sources import factory
 
         model = factory.load(spec)
+        if step:
+            from edgemix.streaming.trace import step_program
+
+            if len(model.example) != 1:
+                raise InputError("a step form takes one sequence", at=spec)
+            return step_program(model.module, model.example[0], model.origin, chunk=chunk)
         return Program.trace(model.module, model.example, model.origin)
     if path.is_dir():
         raise InputError(f"{spec} is a folder", do="name a file: a saved program or a .pt2")

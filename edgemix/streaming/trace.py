@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule
-from torch.fx.graph import CodeGen
 
+from edgemix import graph as g
 from edgemix.errors import InputError
 from edgemix.program import Origin, Program, StateSpec, export
 from edgemix.streaming import prove
@@ -132,12 +131,11 @@ def _traced(form: Stepwise, first: Tensor, origin: Origin) -> Program:
             do="make it export: no data-dependent Python control flow, fixed shapes",
         ) from error
     # One flat list of arguments and results, under the names of the states.
-    module.graph.set_codegen(CodeGen())
     holes = module.graph.find_nodes(op="placeholder")
     for node, name in zip(holes, ("x", *called), strict=True):
         node.name = node.target = name
-    flat = GraphModule(module, module.graph)  # without the exported module's check of arguments
-    program = Program.from_exported(export(flat, (given[0], *given[1])), origin, states=states)
+    graph = export(g.flat(module), (given[0], *given[1]))
+    program = Program.from_exported(graph, origin, states=states)
     return replace(program, inputs=(replace(program.inputs[0], name="x"),))
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from edgemix.extras import need, versions
+from edgemix.grids import wide_grids
 from edgemix.program import Program, export, quiet
 from edgemix.targets.base import Artifact, plain_bindings
 from edgemix.targets.composites import whole_softmax
 from edgemix.targets.constants import real_biases
 from edgemix.targets.coreml.audit import constexpr_types, operations
-from edgemix.targets.grids import wide_grids
 
 MAIN = "model.mlpackage"
 

@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
 from edgemix.encoding import Encoding
-from edgemix.targets.grids import on_grid
+from edgemix.grids import on_grid
 
 _QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 _DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
