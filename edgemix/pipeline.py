@@ -35,6 +35,8 @@ from edgemix.targets.base import Arrays, Artifact, Countable, OpPrecision, Targe
 from edgemix.targets.fpga.hardware import Hardware
 
 BATCH = 64
+_NAMED = 5
+"""Operators that a message lists; the report has all."""
 LAYER_SAMPLES = 64
 LAYER_SEQUENCES = 4
 
@@ -390,7 +392,8 @@ def _verdicts(
 ) -> tuple[Verdict, ...]:
     found = []
     lost = [op for op in precision if not op.kept]
-    names = ", ".join(f"{op.op} {op.name}" for op in lost)
+    names = ", ".join(f"{op.op} {op.name}" for op in lost[:_NAMED])
+    names += f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
     found.append(
         Verdict(
             "precision",

@@ -27,7 +27,8 @@ def deploy(
     calibrate: Annotated[
         str,
         typer.Option(
-            help="Calibration data: a .npz or .npy file, digits:train, keywords:train, random:COUNT."
+            help="Calibration data: a .npz or .npy file, digits:train, keywords:train, "
+            "random:COUNT."
         ),
     ],
     to: Annotated[

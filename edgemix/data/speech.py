@@ -7,6 +7,7 @@ speakers of one part never speak in another.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -106,7 +107,8 @@ def record(utterance: Utterance) -> Sound:
     noise = _noise(random)
     power = float(np.mean(sound**2)) if utterance.word else 0.02
     sound = sound + noise * np.sqrt(power * 10 ** (-below / 10))
-    return np.clip(sound * level, -1, 1).astype(np.float32)
+    found: Sound = np.clip(sound * level, -1, 1).astype(np.float32)
+    return found
 
 
 def features(
@@ -143,8 +145,8 @@ def kept(
     text = f"{synthesizer()} {count} {seed} {split} {FRAMES} {files.sha256(Path(__file__))}"
     place = files.cache() / f"keywords-{files.name_of(text)}.npy"
     labels = np.arange(count) % len(CLASSES)
-    if place.exists():
-        stored: npt.NDArray[np.float32] = np.load(place)
+    with contextlib.suppress(OSError, ValueError, EOFError):  # missing or damaged: made again
+        stored: npt.NDArray[np.float32] = np.load(place, allow_pickle=False)
         return stored, labels
     x, labels = features(count, seed, split)
     files.write_array(place, x)

@@ -1,4 +1,4 @@
-"""unbind, chunk and split → select and slice: every value gets a node of its own."""
+"""unbind, chunk, split, stack → select, slice, cat: a node for every value, none for nothing."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ from typing import Any, ClassVar
 from torch.fx import GraphModule, Node
 
 from edgemix.graph import aten
-from edgemix.rewrites.base import inherit
+from edgemix.rewrites.base import inherit, step
 
 _SPLIT = (aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default, aten.split.sizes)
 
 
+_NOTHING = frozenset(
+    {
+        aten.dropout.default, aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default,
+    }
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class UnpackViews:
-    """Replace each ``getitem`` of an unbind, chunk or split; drop dropout and other no-ops."""
+    """Replace each ``getitem`` of an unbind, chunk or split, and each stack; drop no-ops."""
 
     name: ClassVar[str] = "unpack_views"
 
@@ -25,13 +32,28 @@ class UnpackViews:
         graph = module.graph
         count = 0
         for node in list(graph.nodes):
-            if node.target is aten.dropout.default or node.target is aten.detach.default:
-                node.replace_all_uses_with(node.args[0])
+            if node.target in _NOTHING:
+                node.replace_all_uses_with(node.args[0], propagate_meta=False)
                 graph.erase_node(node)
+                count += 1
+            elif node.target is aten.stack.default:
+                self._join(node)
                 count += 1
             elif node.target is operator.getitem and isinstance(node.args[0], Node):
                 count += self._unpack(module, node)
         return count
+
+    def _join(self, node: Node) -> None:
+        parts: Any = node.args[0]
+        axis = int(node.args[1]) if len(node.args) > 1 else 0  # type: ignore[arg-type]
+        with node.graph.inserting_before(node):
+            rows = [step(node, self.name, aten.unsqueeze.default, p, axis) for p in parts]
+            joined = inherit(
+                node.graph.call_function(aten.cat.default, (rows, axis)), node, self.name
+            )
+        joined.meta["val"] = node.meta["val"]
+        node.replace_all_uses_with(joined, propagate_meta=False)
+        node.graph.erase_node(node)
 
     def _unpack(self, module: GraphModule, item: Node) -> int:
         source, index = item.args

@@ -53,9 +53,11 @@ class CoreML:
 
     def audit(self, artifact: Artifact, folder: Path) -> tuple[OpPrecision, ...]:
         """What the saved package says about every operator's type."""
+        quantized = any(b.encoding is not None for b in artifact.outputs)
         request = {
             "model": str(folder / artifact.main),
-            "quantized": any(b.encoding is not None for b in artifact.outputs),
+            "quantized": quantized,
+            "states": quantized and bool(artifact.states),
         }
         answer = child.call(f"{_ROOM}.audit:audit", request, tool="coremltools")
         return tuple(OpPrecision(**op) for op in answer["ops"])

@@ -38,12 +38,19 @@ def audit(request: Mapping[str, Any]) -> dict[str, Any]:
         session(request["model"], optimized=path)
         graph = onnx.load(str(path)).graph
     wide = (onnx.TensorProto.INT16, onnx.TensorProto.UINT16)
-    sixteen = {t.name for t in graph.initializer if t.data_type in wide}
+    zeros = {t.name for t in graph.initializer if t.data_type in wide}
+    sixteen = {
+        name
+        for node in graph.node
+        if node.op_type == "QuantizeLinear"
+        and (zeros & set(node.input) or any(a.i in wide for a in node.attribute))
+        for name in node.output
+    }
     return {"ops": [asdict(op) for op in _precisions(graph, sixteen)]}
 
 
 def _precisions(graph: Any, sixteen: set[str]) -> list[OpPrecision]:
-    """``sixteen``: initializers of sixteen bits; operands with such zero points have no kernel."""
+    """``sixteen``: integers of sixteen bits; what takes or gives such has no integer kernel."""
     makers = {name: node for node in graph.node for name in node.output}
     readers: dict[str, list[Any]] = {}
     for node in graph.node:
@@ -62,6 +69,7 @@ def _precisions(graph: Any, sixteen: set[str]) -> list[OpPrecision]:
             node.op_type in _INTEGER_KERNELS
             and _is_unit(node, makers, readers, weights)
             and not any(sixteen & set(makers[n].input) for n in node.input if n in makers)
+            and not any(sixteen & set(r.output) for n in node.output for r in readers.get(n, []))
         )
         asked: Arithmetic = "integer" if could else "float between integers"
         between = all(_dequantized(n, makers, weights) for n in node.input if n) and all(

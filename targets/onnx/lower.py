@@ -94,6 +94,8 @@ def narrow_ranges(module: GraphModule) -> None:
         limits = torch.iinfo(node.args[-1])  # type: ignore[arg-type]
         if encoding.axis is not None or (encoding.qmin, encoding.qmax) == (limits.min, limits.max):
             continue
+        if (encoding.qmin, encoding.qmax) == (0, 1):  # a spike is 0 or 1 without being made so
+            continue
         scale, zero = encoding.scale[0], encoding.zero_point[0]
         lowest, highest = ((q - zero) * scale for q in (encoding.qmin, encoding.qmax))
         with module.graph.inserting_before(node):

@@ -51,7 +51,10 @@ class TFLite:
     def audit(self, artifact: Artifact, folder: Path) -> tuple[OpPrecision, ...]:
         """The types of every operator in the flatbuffer."""
         quantized = any(b.encoding is not None for b in artifact.outputs)
-        request = {"model": str(folder / artifact.main), "quantized": quantized}
+        request = {
+            "model": str(folder / artifact.main), "quantized": quantized,
+            "states": quantized and bool(artifact.states),
+        }  # fmt: skip
         answer = child.call(f"{_ROOM}.audit:audit", request, tool="LiteRT")
         return tuple(OpPrecision(**op) for op in answer["ops"])
 
