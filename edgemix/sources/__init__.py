@@ -3,6 +3,7 @@
 timm:NAME[?kw=v]          a timm model
 package.module:factory    a Python function (the one source that runs foreign code)
 FILE.pt2                  a file of torch.export.save
+FILE.nir?like=LIBRARY     a NIR graph of spiking neurons, in the dialect of who wrote it
 FILE                      a program that edgemix saved
 """
 
@@ -32,6 +33,10 @@ def load(spec: str, *, step: bool = False, chunk: int | None = None) -> Program:
         InputError: nothing of this name, a file of another kind, or a model that cannot be traced
             or has no step form.
     """
+    if spec.partition("?")[0].endswith(".nir"):
+        from edgemix.sources import nir
+
+        return nir.load(spec, chunk=chunk)
     path = Path(spec)
     if step and (path.exists() or not _FACTORY.fullmatch(spec) or spec.startswith("timm:")):
         raise InputError(
