@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -37,18 +38,20 @@ def to_nir(module: nn.Module) -> Any:
             do="write a chain of linear layers and LIF neurons, or a network that was read",
         )
     nodes: dict[str, Any] = {}
-    width: int | None = None
     for i, part in enumerate(module.parts):
         node = _node(nir, part.module if isinstance(part, Pointwise) else part)
-        if width is None:
-            width = int(np.shape(node.weight)[1]) if hasattr(node, "weight") else np.shape(node.r)[0]
-            nodes["input"] = nir.Input(input_type={"input": np.array([width])})
+        if not nodes:
+            nodes["input"] = nir.Input(input_type={"input": np.array([_width(node, -1)])})
         nodes[str(i)] = node
-    last = list(nodes.values())[-1]
-    size = np.shape(last.weight)[0] if hasattr(last, "weight") else np.shape(last.r)[0]
-    nodes["output"] = nir.Output(output_type={"output": np.array([size])})
-    names = list(nodes)
-    return nir.NIRGraph(nodes=nodes, edges=list(zip(names, names[1:], strict=False)))
+    last = _width(list(nodes.values())[-1], 0)
+    nodes["output"] = nir.Output(output_type={"output": np.array([last])})
+    return nir.NIRGraph(nodes=nodes, edges=list(pairwise(nodes)))
+
+
+def _width(node: Any, axis: int) -> int:
+    """How many values a node takes (the last axis of its weights) or gives (the first)."""
+    array: Any = node.weight if hasattr(node, "weight") else node.r
+    return int(np.shape(array)[axis])
 
 
 def _node(nir: Any, module: nn.Module) -> Any:

@@ -25,9 +25,9 @@ class Neuron(Stepwise):
     Shape: [batch, *shape] → [batch, *shape] a step.
     """
 
-    kept: Tensor
     rest: Tensor
-    gain: Tensor
+    threshold: Tensor
+    after_spike: Tensor
 
     def __init__(self, node: Node, dialect: Dialect) -> None:
         super().__init__()

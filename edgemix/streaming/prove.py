@@ -96,13 +96,24 @@ def look_ahead(module: nn.Module, example: Tensor) -> int | None:
     return max(0, middle - int(differs.to(torch.int64).argmax())) if differs.any() else 0
 
 
-def check_pure(form: Stepwise, x: Tensor, state: State) -> State:
-    """Run one step and refuse it if it is no pure function; gives the state after it.
+def check_pure(form: Stepwise, like: Tensor) -> None:
+    """Run two steps and refuse the form if one of them is no pure function.
+
+    Args:
+        form: what to check.
+        like: a step's input; random ones of its shape are given.
 
     Raises:
         InputError: the step changes its argument, remembers something in an attribute, or gives
             back a memory of another form.
     """
+    generator = torch.Generator().manual_seed(0)
+    state = form.initial_state(1)
+    for _ in range(2):  # the first may not show what is done to a memory of zeros
+        state = _checked(form, torch.randn(like.shape, generator=generator), state)
+
+
+def _checked(form: Stepwise, x: Tensor, state: State) -> State:
     given, before = x.clone(), dict(flatten(state))
     copies = {name: tensor.clone() for name, tensor in before.items()}
     attributes = _attributes(form)
