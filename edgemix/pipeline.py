@@ -27,6 +27,7 @@ from edgemix.program import Program
 from edgemix.proof import Contract, Fidelity
 from edgemix.quantize.calibrate import Calibration, DataPrint, calibrate, fingerprint
 from edgemix.quantize.convert import quantize
+from edgemix.quantize.leaks import shift_leaks
 from edgemix.quantize.recipe import Recipe
 from edgemix.report import build, schema
 from edgemix.report.html import render
@@ -53,6 +54,8 @@ class Order:
     recipe: str = "int8"
     samples: int = 512
     """Calibration samples at most."""
+    evaluate_samples: int | None = None
+    """Samples to prove the artifacts on at most; None is all."""
     step: bool = False
     """Deploy one step of a model that works on sequences, its memory as states."""
     chunk: int | None = None
@@ -122,10 +125,12 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
         steps = bool(source.states)
         calibration_data = data.load(order.calibrate, source.inputs[0], steps=steps)
         held_out = data.load(order.evaluate, source.inputs[0], steps=steps)
+        if order.evaluate_samples is not None:
+            held_out = held_out.head(order.evaluate_samples)
         if steps:
             calibration_data = _streamed(calibration_data, order)
     with say.step("rewrite"):
-        program = rewrites.standard(source, recipe.split)
+        program = shift_leaks(rewrites.standard(source, recipe.split), recipe.shift_leaks)
     # A rehearsal on one batch: what a target cannot take is said before the long work.
     with say.step("check targets"):
         size = program.inputs[0].shape[0]

@@ -73,9 +73,7 @@ class StateSpec:
     def start(self) -> Tensor:
         """The state before the first step."""
         values = torch.tensor(self.initial, dtype=torch.float32)
-        return (values.expand(math.prod(self.shape)) if len(values) == 1 else values).reshape(
-            self.shape
-        )
+        return values.expand(math.prod(self.shape)).reshape(self.shape).clone()
 
 
 @dataclass(frozen=True)

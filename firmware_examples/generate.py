@@ -7,7 +7,9 @@ and da4ml's headers, which are theirs) and holds what comes out against the gold
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import re
 import subprocess
 import sys
@@ -16,17 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from edgemix import data, files
+from edgemix import data, endurance, files
 from edgemix.program import Program
+from edgemix.targets.fpga.golden import Golden, answered
 from edgemix.targets.fpga.parts import part
-from edgemix.targets.fpga.precision import needed
 from edgemix.targets.hls4ml import golden as cpp
 from edgemix.targets.rtl import golden as verilog
+from edgemix.targets.rtl.buses import ports_of
 
 HERE = Path(__file__).parent
 SAMPLES = 64
+STEPS = 1000
+"""Of a stream that the testbenches of a model with states are given."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,13 @@ class Example:
     io: str = "io_parallel"
     strategy: str = "latency"
     targets: tuple[str, ...] = ("hls4ml", "rtl")
+    more: str = ""
+    """Other options of ``edgemix deploy``."""
+
+    @property
+    def stream(self) -> bool:
+        """Whether the model carries states from step to step."""
+        return "--step" in self.more
 
     @property
     def options(self) -> str:
@@ -51,8 +64,9 @@ class Example:
         return (
             f"{self.source} --recipe fixed8 --to {','.join(self.targets)} "
             f"--calibrate {self.calibrate} --evaluate {self.evaluate} "
-            f"--part {self.part} --clock {self.clock} --io {self.io} --strategy {self.strategy}"
-        )
+            f"--part {self.part} --clock {self.clock} --io {self.io} --strategy {self.strategy} "
+            f"{self.more}"
+        ).strip()
 
 
 EXAMPLES = (
@@ -79,6 +93,16 @@ EXAMPLES = (
         "edgemix.models.demo:pooling", "digits:train", "digits:heldout", "xc7z020clg400-1",
         "100MHz", io="io_stream", targets=("hls4ml",),
     ),
+    Example(
+        "keyword_stream", "Spoken words, spike by spike",
+        "A spiking LMUFormer hears log-mel frames, one every 20 ms, and says which of ten words it "
+        "heard: 16,297 parameters, and every value between its linear maps is a spike. Membranes "
+        "and the Legendre memory are registers of 16 bits with a reset. The speech is made by "
+        "espeak-ng (`edgemix/data/speech.py`), the weights by `python -m "
+        "edgemix.models.keywords.train spiking`.",
+        "edgemix.models.keywords:spiking", "keywords:train", "keywords:heldout",
+        "xcvu13p-flga2577-2-e", "100MHz", more="--step --samples 300 --evaluate-samples 240",
+    ),
 )  # fmt: skip
 
 
@@ -99,7 +123,8 @@ def write(example: Example) -> None:
     golden(folder / "golden", program, example)
     cells = folder / "cells.json"
     values: dict[str, Any] = {
-        "example": example, "report": report, "samples": SAMPLES,
+        "example": example, "report": report, "samples": STEPS if example.stream else SAMPLES,
+        "states": sum(math.prod(s.shape) for s in program.states),
         "targets": {t["name"]: t for t in report["targets"]},
         "lacking": lacking(example, report),
         "cells": json.loads(cells.read_text()) if cells.exists() else None,
@@ -123,16 +148,31 @@ def lacking(example: Example, report: dict[str, Any]) -> str:
 
 
 def golden(folder: Path, program: Program, example: Example) -> None:
-    """Held-out samples and the program's integers for them, for each testbench."""
-    given, produced = next(iter(program.encodings.values())), program.output_encodings[0]
-    held_out = data.load(example.evaluate, program.inputs[0]).head(SAMPLES)
-    x = given.dequantize(given.quantize(held_out.tensor()))
-    vectors = x.numpy(), program.run(x)[0].numpy()
+    """Held-out samples, or steps of a stream, and the program's integers for them."""
+    (given,) = program.input_encodings
+    assert given is not None
+    held_out = data.load(example.evaluate, program.inputs[0], steps=example.stream)
     folder.mkdir(parents=True, exist_ok=True)
-    cpp.write(folder, *vectors)
+    if example.stream:
+        x = given.dequantize(given.quantize(endurance.stream(held_out.samples, STEPS, 1)))
+        save(folder / "golden.npz", answered(program, x.numpy()))
+        return
+    x = given.dequantize(given.quantize(held_out.head(SAMPLES).tensor()))
+    vectors = Golden(x.numpy(), program.run(x)[0].numpy())
+    cpp.write(folder, vectors)
     if "rtl" in example.targets:
-        types = needed(given, "the input"), needed(produced, "the output")
-        verilog.write(folder, *vectors, types)
+        verilog.write(folder, vectors, ports_of(program))
+
+
+def save(path: Path, golden: Golden) -> None:
+    """A long stream with all states, as one file of numpy."""
+    assert golden.resets is not None
+    named = {f"state_{i}": values for i, values in enumerate(golden.states)}
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer, inputs=golden.inputs, outputs=golden.outputs, resets=golden.resets, **named
+    )
+    files.write_bytes(path, buffer.getvalue())
 
 
 def main(arguments: Sequence[str]) -> None:

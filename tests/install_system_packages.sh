@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # What the tests need from Debian: a browser for the report's page, a compiler for C simulation,
-# Verilator and Yosys for RTL.
+# Verilator and Yosys for RTL, a synthesizer for the keywords.
 set -euo pipefail
 missing=()
 command -v chromium >/dev/null || missing+=(chromium)
-for tool in g++ make verilator yosys; do
+for tool in g++ make verilator yosys espeak-ng; do
     command -v "$tool" >/dev/null || missing+=("$tool")
 done
 [ ${#missing[@]} -eq 0 ] && exit 0

@@ -43,6 +43,10 @@ def deploy(
     ] = None,
     recipe: Annotated[str, typer.Option(help="int8, fixed8, or a recipe's .toml file.")] = "int8",
     samples: Annotated[int, typer.Option(min=1, help="Calibration samples at most.")] = 512,
+    evaluate_samples: Annotated[
+        int | None,
+        typer.Option(min=1, help="Samples to prove the artifacts on at most; default: all."),
+    ] = None,
     step: Annotated[
         bool,
         typer.Option(
@@ -132,6 +136,7 @@ def deploy(
         evaluate=evaluate or calibrate,
         recipe=recipe,
         samples=samples,
+        evaluate_samples=evaluate_samples,
         step=step or chunk is not None,
         chunk=chunk,
         stream=stream,

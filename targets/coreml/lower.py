@@ -12,6 +12,7 @@ from edgemix.program import Program, export, quiet
 from edgemix.targets.base import Artifact, plain_bindings
 from edgemix.targets.composites import whole_softmax
 from edgemix.targets.constants import real_biases
+from edgemix.targets.coreml import stateful
 from edgemix.targets.coreml.audit import constexpr_types, operations
 
 MAIN = "model.mlpackage"
@@ -44,7 +45,12 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         )
         model.short_description = f"edgemix {program.digest[:12]} from {program.origin.source}"
         model.save(str(path))
+    native: dict[str, Any] = {}
+    if program.states:
+        held = stateful.write(module, program, path.with_name(stateful.MAIN), ct)
+        native = {"states held by Core ML": held}
     kinds = operations(path)
+    softmax = f"{joined} put together again" if joined else "whole"
     artifact = Artifact(
         target="coreml",
         program=program.digest,
@@ -53,9 +59,10 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         toolchain=versions("torch", "coremltools"),
         facts={
             "deployment target": "iOS 17, macOS 14",
-            "softmax": f"{joined} put together again" if joined else "whole",
+            **({} if program.states else {"softmax": softmax}),
             "compressed weights": constexpr_types(path),
             "operations": kinds,
+            **native,
         },
     )
     return artifact.to_json()

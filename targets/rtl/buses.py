@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from edgemix.encoding import FixedPoint
+import numpy as np
+
+from edgemix.encoding import Encoding, FixedPoint
+from edgemix.program import Program, StateSpec, TensorSpec
+from edgemix.targets.fpga.precision import needed, raw_bounds
+from edgemix.targets.rtl.bits import pack
 
 
 @dataclass(frozen=True)
@@ -32,3 +39,33 @@ class Ports:
     takes: tuple[Bus, ...]
     gives: tuple[Bus, ...]
     states: tuple[Bus, ...] = ()
+
+
+def ports_of(program: Program) -> Ports:
+    """Every tensor's place on its bus."""
+
+    def buses(specs: Sequence[TensorSpec], encodings: Sequence[Encoding | None]) -> list[Bus]:
+        found, offset = [], 0
+        for spec, encoding in zip(specs, encodings, strict=True):
+            fixed = needed(encoding, spec.name)
+            found.append(Bus(spec.name, fixed, math.prod(spec.shape), offset))
+            offset += found[-1].bits
+        return found
+
+    states = buses([s.before for s in program.states], program.state_encodings)
+    return Ports(
+        tuple(buses(program.inputs, program.input_encodings)),
+        tuple(buses(program.outputs, program.output_encodings)),
+        tuple(
+            replace(bus, name=f"state_{bus.name}", start=_start(spec, bus.fixed))
+            for spec, bus in zip(program.states, states, strict=True)
+        ),
+    )
+
+
+def _start(spec: StateSpec, fixed: FixedPoint) -> str:
+    """What a state's register holds at the start, hexadecimal."""
+    lowest, highest = raw_bounds(fixed)
+    units = np.rint(spec.start().flatten().double().numpy() * 2.0**fixed.fraction)
+    packed = pack(np.clip(units, lowest, highest).astype(np.int64)[None], fixed.width)
+    return f"{int.from_bytes(packed.tobytes(), 'little'):x}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,16 @@ from typing import Any
 import numpy as np
 
 from edgemix.child import progress
-from edgemix.encoding import Encoding, FixedPoint
+from edgemix.encoding import Encoding
 from edgemix.extras import need, versions
-from edgemix.program import Program, StateSpec, TensorSpec
+from edgemix.program import Program, TensorSpec
 from edgemix.targets.base import Artifact, Bind, Binding, StateBinding, bindings
 from edgemix.targets.fpga.golden import vectors
 from edgemix.targets.fpga.hardware import Hardware
 from edgemix.targets.fpga.parts import part
-from edgemix.targets.fpga.precision import needed, plain_type, raw_bounds
+from edgemix.targets.fpga.precision import needed, plain_type
 from edgemix.targets.rtl import golden
-from edgemix.targets.rtl.bits import pack
-from edgemix.targets.rtl.buses import Bus, Ports
+from edgemix.targets.rtl.buses import ports_of
 
 MAIN = "project"
 
@@ -38,7 +36,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     logic = trace(program, hardware, progress)
     family = part(hardware.part).family
     plan = schedule(logic, hardware.clock_ns, FABRICS[family], one_at_a_time=bool(program.states))
-    ports = _ports(program)
+    ports = ports_of(program)
     project = Path(request["folder"]) / MAIN
     project.mkdir()
     facts = write(project, logic, plan, ports, family, program.digest[:12])
@@ -64,36 +62,6 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         },
     )
     return artifact.to_json()
-
-
-def _ports(program: Program) -> Ports:
-    """Every tensor's place on its bus."""
-
-    def buses(specs: Sequence[TensorSpec], encodings: Sequence[Encoding | None]) -> list[Bus]:
-        found, offset = [], 0
-        for spec, encoding in zip(specs, encodings, strict=True):
-            fixed = needed(encoding, spec.name)
-            found.append(Bus(spec.name, fixed, math.prod(spec.shape), offset))
-            offset += found[-1].bits
-        return found
-
-    states = buses([s.before for s in program.states], program.state_encodings)
-    return Ports(
-        tuple(buses(program.inputs, program.input_encodings)),
-        tuple(buses(program.outputs, program.output_encodings)),
-        tuple(
-            replace(bus, name=f"state_{bus.name}", start=_start(spec, bus.fixed))
-            for spec, bus in zip(program.states, states, strict=True)
-        ),
-    )
-
-
-def _start(spec: StateSpec, fixed: FixedPoint) -> str:
-    """What a state's register holds at the start, hexadecimal."""
-    lowest, highest = raw_bounds(fixed)
-    units = np.rint(spec.start().flatten().double().numpy() * 2.0**fixed.fraction)
-    packed = pack(np.clip(units, lowest, highest).astype(np.int64)[None], fixed.width)
-    return f"{int.from_bytes(packed.tobytes(), 'little'):x}"
 
 
 def _bind(port: str) -> Bind:

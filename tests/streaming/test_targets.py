@@ -99,6 +99,26 @@ def test_a_stepper_holds_the_state_and_gives_it_back(
             stepper.step(np.zeros((1, 5), np.float32))
 
 
+def test_core_ml_holds_states_of_its_own_or_takes_them(
+    tmp_path: Path, program_file: Callable[[Program], Path]
+) -> None:
+    _, quantized = made(tiny.lif, "fixed8")
+    artifact = targets.load("coreml").lower(quantized, program_file(quantized), tmp_path)
+    names = [b.name for b in (*artifact.takes, *artifact.gives)]
+    assert names == [s.name for s in (*quantized.takes, *quantized.gives)]
+    from coremltools.models import utils
+
+    explicit = utils.load_spec(str(tmp_path / artifact.main)).description
+    assert {f.name for f in explicit.input} == {s.name for s in quantized.takes}
+    assert not explicit.state
+    native = utils.load_spec(str(tmp_path / "stateful.mlpackage")).description
+    assert [f.name for f in native.input] == ["x"]
+    assert [f.name for f in native.output] == ["output"]
+    assert len(native.state) == len(quantized.states)
+    held = artifact.facts["states held by Core ML"]
+    assert held["states"] == "3 read, 3 written, float16"
+
+
 def test_float_programs_step_on_runtimes_too(
     tmp_path: Path, program_file: Callable[[Program], Path]
 ) -> None:
