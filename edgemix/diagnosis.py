@@ -81,6 +81,26 @@ def multiply_accumulates(program: Program) -> int:
     return sum(_macs(node) for node in g.float_ops(program.module()))
 
 
+def synaptic_operations(program: Program, samples: Tensor) -> float:
+    """Additions of weights that one run needs: a product counts where its operand is not zero.
+
+    For spiking networks the figure that stands for energy: Horowitz, "Computing's energy problem",
+    ISSCC 2014, gives the costs of one.
+
+    Args:
+        program: a float program.
+        samples: as :func:`layers` takes them.
+    """
+    total, count = 0.0, 0
+    for values in _runs(program, program.module(), samples):
+        count += 1
+        for node in values:
+            source = node.args[0] if node.target in g.LINEAR else None
+            if isinstance(source, Node):
+                total += float((values[source] != 0).double().mean()) * _macs(node)
+    return total / max(count, 1)
+
+
 def _macs(node: Node) -> int:
     if node.target in g.LINEAR:
         weight = node.args[1]

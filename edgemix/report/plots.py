@@ -7,7 +7,7 @@ from __future__ import annotations
 from markupsafe import Markup, escape
 
 from edgemix.latency.units import duration
-from edgemix.report.schema import Layer, Precision
+from edgemix.report.schema import Layer, Precision, StateResult
 
 ROW = 20
 LABEL = 250
@@ -47,6 +47,43 @@ def layer_quality(layers: tuple[Layer, ...]) -> Markup:
             f'<text class="name" x="{LABEL - 8}" y="{y + 14}" text-anchor="end">{escape(_short(name))}</text>'
             f'<rect class="{kind}" x="{LABEL}" y="{y + 3}" width="{PLOT * value / top:.1f}" height="{ROW - 6}" rx="2"/>'
             f'<text class="value" x="{LABEL + PLOT * value / top + 6:.1f}" y="{y + 14}">{text}</text></g>'
+        )
+    parts.append("</svg>")
+    return Markup("".join(parts))
+
+
+CURVE = 34
+
+
+def growth(states: tuple[StateResult, ...]) -> Markup:
+    """One curve a state: its error over the steps, all on one scale, the largest one written."""
+    top = max((max(s.error) for s in states), default=0.0) or 1.0
+    last = states[0].steps[-1] if states else 1
+    height = CURVE * len(states) + 26
+    parts = [
+        f'<svg class="plot" viewBox="0 0 {LABEL + PLOT + 110} {height}" role="img" '
+        f'aria-label="error of every state over {last} steps">'
+    ]
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        x = LABEL + PLOT * share
+        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height - 22}"/>')
+        parts.append(
+            f'<text class="tick" x="{x:.1f}" y="{height - 6}" text-anchor="middle">{round(last * share):,}</text>'
+        )
+    for i, state in enumerate(states):
+        base = (i + 1) * CURVE - 4
+        points = " ".join(
+            f"{LABEL + PLOT * step / last:.1f},{base - (CURVE - 8) * error / top:.1f}"
+            for step, error in zip(state.steps, state.error, strict=True)
+        )
+        kind = "curve" if state.bounded else "curve worst"
+        found = f"{max(state.error):.2%}, {'bounded' if state.bounded else 'grows'}"
+        parts.append(
+            f"<g><title>{escape(state.state)}: {state.bits} bits</title>"
+            f'<text class="name" x="{LABEL - 8}" y="{base - 4}" text-anchor="end">{escape(_short(state.state))}</text>'
+            f'<line class="grid" x1="{LABEL}" x2="{LABEL + PLOT}" y1="{base}" y2="{base}"/>'
+            f'<polyline class="{kind}" points="{points}"/>'
+            f'<text class="value" x="{LABEL + PLOT + 8}" y="{base - 4}">{found}</text></g>'
         )
     parts.append("</svg>")
     return Markup("".join(parts))
