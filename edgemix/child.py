@@ -126,7 +126,11 @@ class Conversation:
                 start_new_session=True,
             )
         os.close(lifeline)
-        self.ask(b"")
+        try:
+            self.ask(b"")
+        except EdgemixError:
+            self.close()
+            raise
 
     def ask(self, message: bytes) -> bytes:
         """The child's answer.

@@ -114,3 +114,57 @@ def running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+TALK = """
+import ctypes
+from edgemix.errors import InputError
+
+def echo(request):
+    if request.get("refuse"):
+        raise InputError("no such model", do="name another")
+    count = 0
+
+    def answer(message):
+        nonlocal count
+        print("noise on the tool's own output")
+        count += 1
+        if message == b"crash":
+            ctypes.string_at(0)
+        if message == b"refuse":
+            raise InputError("not this one")
+        return message * 2 + str(count).encode()
+
+    return answer
+"""
+
+
+@pytest.fixture
+def talking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "talk_functions.py").write_text(TALK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return "talk_functions:echo"
+
+
+def test_a_conversation_keeps_what_it_knows(talking: str) -> None:
+    with child.Conversation(talking, {}, tool="the tool") as conversation:
+        assert conversation.ask(b"ab") == b"abab1"
+        assert conversation.ask(b"\0" * 100_000)[-1:] == b"2"
+        with pytest.raises(InputError, match="not this one"):
+            conversation.ask(b"refuse")
+        assert conversation.ask(b"c") == b"cc4"  # an error ends nothing
+
+
+def test_a_conversation_that_crashes_is_one_error(talking: str) -> None:
+    conversation = child.Conversation(talking, {}, tool="the tool")
+    with pytest.raises(ToolError, match=r"the tool crashed \(SIGSEGV\)"):
+        conversation.ask(b"crash")
+    conversation.close()
+    conversation.close()
+
+
+def test_a_conversation_that_cannot_start(talking: str) -> None:
+    with pytest.raises(InputError, match="no such model"):
+        child.Conversation(talking, {"refuse": True}, tool="the tool")
+    with pytest.raises(ToolError, match="ended with exit code 1"):
+        child.Conversation("talk_functions:missing", {}, tool="the tool")

@@ -245,3 +245,56 @@ def test_a_missing_extra_names_the_command_that_installs_it(tmp_path: Path) -> N
         "needs the package timm, which is not installed\n  try: pip install 'edgemix[timm]'"
         in done.stderr
     )
+
+
+TINY = "edgemix.models.tiny"
+
+
+def test_a_model_with_a_memory_is_deployed_step_by_step(tmp_path: Path) -> None:
+    done = edgemix(
+        "deploy", f"{TINY}:lif", "--step", "--calibrate", "random:8", "--to", "onnx",
+        "--recipe", "fixed8", "--stream", "200", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "at step 200" in done.stdout and "bounded" in done.stdout
+    report = schema.load(tmp_path / "out" / "report.json")
+    assert [s.name for s in report.model.states] == [s.state for s in report.states]
+    assert {s.bits for s in report.states} == {16}
+    (states,) = [v for v in report.targets[0].verdicts if v.gate == "states"]
+    assert (states.asked, states.found, states.passed) == ("1 LSB at step 200", "0 LSB", True)
+    again = edgemix("validate", tmp_path / "out" / "onnx")
+    assert again.returncode == 0, again.stdout + again.stderr
+
+
+def test_a_sequence_longer_than_what_was_calibrated_is_noted(tmp_path: Path) -> None:
+    np.savez(tmp_path / "long.npz", x=np.random.default_rng(0).random((2, 90, 4), np.float32))
+    done = edgemix(
+        "deploy", f"{TINY}:gru", "--step", "--calibrate", "random:4", "--evaluate",
+        tmp_path / "long.npz", "--to", "onnx", "--stream", "60", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "sequences of 90 steps were evaluated, ranges come from 60 steps" in done.stdout
+
+
+def test_inspect_shows_states() -> None:
+    done = edgemix("inspect", f"{TINY}:mamba", "--step", "--recipe", "fixed8")
+    assert done.returncode == 0, done.stderr
+    assert "state scan: 1 × 8 × 2 float32" in done.stdout
+    for target in ("onnx", "tflite", "hls4ml", "rtl"):
+        assert f"{target}: takes all of it" in done.stdout
+
+
+def test_what_has_no_step_form_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "both.py").write_text(
+        "import torch\n"
+        "def make():\n"
+        "    lstm = torch.nn.LSTM(3, 4, bidirectional=True, batch_first=True)\n"
+        "    return lstm, torch.zeros(1, 8, 3)\n"
+    )
+    done = edgemix("inspect", "both:make", "--step", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "reads its sequence from the end too" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = edgemix("inspect", "timm:poolformer_s12", "--step")
+    assert done.returncode == 2
+    assert "its step form cannot be found" in done.stderr

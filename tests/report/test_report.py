@@ -76,6 +76,14 @@ def document(*, passed: bool = True) -> dict[str, Any]:
             "float_accuracy": 0.992, "program_accuracy": 0.99, "program_sqnr_db": 25.9,
         },
         "layers": layers, "left_float": [f"gelu (head, {HOSTILE})"],
+        "states": [
+            {
+                "state": HOSTILE if i else "membrane", "bits": 16, "steps": [500, 1000],
+                "error": [0.01, 0.25 * i], "bounded": not i,
+            }
+            for i in range(2)
+        ],
+        "warnings": [f"the error of {HOSTILE} grows"],
         "targets": [
             target("onnx", runs=True, timed=True, passed=passed),
             target("tflite", runs=True, timed=True), target("coreml", runs=False, timed=False),
@@ -193,3 +201,13 @@ def test_the_browser_check_can_fail(tmp_path: Path) -> None:
     page.write_text("<script>throw new Error('planted')</script>")
     (line,) = browse(page, tmp_path / "broken.png", 800)
     assert "planted" in line
+
+
+def test_states_are_drawn_over_their_steps() -> None:
+    page = render(made())
+    assert "States over 1,000 steps without a reset" in page
+    assert "1.00%, bounded" in page and "25.00%, grows" in page
+    assert page.count('<polyline class="curve') == 2
+    without = document()
+    del without["states"], without["warnings"]
+    assert "without a reset" not in render(schema.Report.model_validate(without))

@@ -201,3 +201,26 @@ def test_a_number_minus_a_value_is_a_difference_of_tensors() -> None:
             assert all(isinstance(a, torch.fx.Node) for a in node.args[:2]), node
     x = torch.tensor([[-1.5, 0.0, 2.0, 7.25]])
     assert torch.equal(after.run(x)[0], Reversed()(x))
+
+
+class Odds(nn.Module):
+    """Aliases, stacks, casts and constants that are computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor([0.0, 1.0, 2.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes = (x >= 0.5).to(x.dtype)
+        pair = torch.stack([x[:, 0:], spikes * torch.exp(self.log_scale)], 1)
+        return torch.cat([pair, torch.ones(1, 1, 3)], 1)
+
+
+def test_what_is_no_operator_of_any_target_is_written_with_others() -> None:
+    program = Program.trace(Odds(), (torch.zeros(1, 3),), Origin("test"))
+    after = rewrites.standard(program)
+    names = {g.op_name(n) for n in g.float_ops(after.module())}
+    assert names == {"ge", "_to_copy", "unsqueeze", "mul", "cat"}
+    x = torch.tensor([[0.25, 0.5, 3.0]])
+    torch.testing.assert_close(after.run(x)[0], program.run(x)[0])
+    assert after.parameters == 6  # exp of three parameters, and three ones
