@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgemix.errors import InputError
-from edgemix.streaming.protocol import State, Stepping, Stepwise, held, part, zeros
+from edgemix.streaming.protocol import Assembled, Run, State, Stepping, Stepwise, held, zeros
 
 POINTWISE = (
     nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.Dropout, nn.ReLU, nn.GELU, nn.SiLU,
@@ -83,7 +83,7 @@ class Pointwise(Stepwise):
         return result
 
 
-class Chain(Stepwise):
+class Chain(Assembled):
     """Modules one after the other, each with its own memory."""
 
     def __init__(self, parts: Sequence[Stepwise]) -> None:
@@ -91,26 +91,13 @@ class Chain(Stepwise):
         self.parts = nn.ModuleList(parts)
         self.time_axis = parts[0].time_axis
 
-    def initial_state(self, batch: int = 1) -> State:  # noqa: D102
-        states = {f"part_{i}": p.initial_state(batch) for i, p in enumerate(self._each())}
-        return {name: state for name, state in states.items() if state}
+    def members(self) -> dict[str, Stepwise]:  # noqa: D102
+        return {f"part_{i}": module for i, module in enumerate(self.parts)}  # type: ignore[misc]
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: D102
-        after = {}
-        for i, module in enumerate(self._each()):
-            name = f"part_{i}"
-            x, new = module.step(x, part(state, name) if name in state else {})
-            if new:
-                after[name] = new
-        return x, after
-
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        for module in self._each():
-            x = module(x)
+    def flow(self, x: Tensor, run: Run) -> Tensor:  # noqa: D102
+        for name in self.members():
+            x = run(name, x)
         return x
-
-    def _each(self) -> list[Stepwise]:
-        return list(self.parts)  # type: ignore[arg-type]
 
 
 class Recurrent(Stepwise):

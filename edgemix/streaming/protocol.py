@@ -10,7 +10,7 @@ does not know, and what it is given it does not change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol, TypeAlias, Union, runtime_checkable
 
 import torch
@@ -51,6 +51,52 @@ class Stepwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         return by_steps(self, x)[0]
+
+
+Run = Callable[[str, Tensor], Tensor]
+"""Runs one part, by its name, on a tensor."""
+
+
+class Assembled(Stepwise):
+    """A module made of parts with a memory each; what happens between them is written once.
+
+    Between its parts a subclass only computes what is the same for a sequence and for a step:
+    linear maps and functions of the last axis, sums, products.
+    """
+
+    def members(self) -> Mapping[str, Stepwise]:
+        """The parts by name, which is also the name of their memory."""
+        raise NotImplementedError
+
+    def flow(self, x: Tensor, run: Run) -> Tensor:
+        """The module, its parts called through ``run``."""
+        raise NotImplementedError
+
+    def initial_state(self, batch: int = 1) -> State:
+        """The memories of those parts that have one."""
+        states = {name: m.initial_state(batch) for name, m in self.members().items()}
+        return {name: state for name, state in states.items() if state}
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: D102
+        members = self.members()
+        after: dict[str, State] = {}
+
+        def run(name: str, value: Tensor) -> Tensor:
+            y, new = members[name].step(value, part(state, name) if name in state else {})
+            if new:
+                after[name] = new
+            return y
+
+        return self.flow(x, run), after
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        members = self.members()
+
+        def run(name: str, value: Tensor) -> Tensor:
+            y: Tensor = members[name](value)
+            return y
+
+        return self.flow(x, run)
 
 
 def by_steps(module: Stepping, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:

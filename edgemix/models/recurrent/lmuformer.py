@@ -9,10 +9,10 @@ from edgemix.models.norm import FeatureNorm
 from edgemix.models.recurrent.average import RunningAverage
 from edgemix.models.recurrent.causal_conv import CausalConv
 from edgemix.models.recurrent.lmu import LegendreMemory
-from edgemix.streaming.protocol import State, Stepwise, part
+from edgemix.streaming.protocol import Assembled, Run, Stepwise
 
 
-class LMUMixer(Stepwise):
+class LMUMixer(Assembled):
     """u = relu(U x), m' = Ā m + B̄ u, y = W [m', x]: the memory as a token mixer.
 
     Shape: [batch, time, dim] → [batch, time, dim].
@@ -26,24 +26,15 @@ class LMUMixer(Stepwise):
         self.mix = nn.Linear(channels * order + dim, dim)
         self.norm = FeatureNorm(dim)
 
-    def initial_state(self, batch: int = 1) -> State:  # noqa: D102
-        return self.memory.initial_state(batch)
+    def members(self) -> dict[str, Stepwise]:  # noqa: D102
+        return {"memory": self.memory}
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: D102
-        memory, after = self.memory.step(self._written(x), state)
-        return self._read(memory, x), after
-
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        return self._read(self.memory(self._written(x)), x)
-
-    def _written(self, x: Tensor) -> Tensor:
-        return torch.relu(self.norm_in(self.encode(x)))
-
-    def _read(self, memory: Tensor, x: Tensor) -> Tensor:
+    def flow(self, x: Tensor, run: Run) -> Tensor:  # noqa: D102
+        memory = run("memory", torch.relu(self.norm_in(self.encode(x))))
         return torch.relu(self.norm(self.mix(torch.cat([memory, x], -1))))
 
 
-class LMUFormer(Stepwise):
+class LMUFormer(Assembled):
     """Causal convolutions, blocks of LMU mixer and channel mixer, a running average, a classifier.
 
     Liu, Datta, Li, Beerel, "LMUFormer: Low Complexity Yet Powerful Spiking Model With Legendre
@@ -65,33 +56,19 @@ class LMUFormer(Stepwise):
         self.average = RunningAverage(dim, average)
         self.head = nn.Linear(dim, classes)
 
-    def initial_state(self, batch: int = 1) -> State:  # noqa: D102
-        return {
-            **{f"embed_{i}": m.initial_state(batch) for i, m in enumerate(self.embed)},  # type: ignore[operator]
-            **{f"mixer_{i}": m.initial_state(batch) for i, m in enumerate(self.mixers)},  # type: ignore[operator]
-            "head": self.average.initial_state(batch),
-        }
+    def members(self) -> dict[str, Stepwise]:  # noqa: D102
+        found = {f"embed_{i}": m for i, m in enumerate(self.embed)}
+        found |= {f"mixer_{i}": m for i, m in enumerate(self.mixers)}
+        return {**found, "head": self.average}  # type: ignore[dict-item]
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: D102
-        after: dict[str, State] = {}
-        for i, (conv, norm) in enumerate(zip(self.embed, self.norms, strict=True)):
-            x, after[f"embed_{i}"] = conv.step(x, part(state, f"embed_{i}"))  # type: ignore[operator]
-            x = torch.relu(norm(x))
-        for i, (mixer, mlp) in enumerate(zip(self.mixers, self.mlps, strict=True)):
-            y, after[f"mixer_{i}"] = mixer.step(x, part(state, f"mixer_{i}"))  # type: ignore[operator]
-            x = x + y
+    def flow(self, x: Tensor, run: Run) -> Tensor:  # noqa: D102
+        for i, norm in enumerate(self.norms):
+            x = torch.relu(norm(run(f"embed_{i}", x)))
+        for i, mlp in enumerate(self.mlps):
+            x = x + run(f"mixer_{i}", x)
             x = x + mlp(x)
-        x, after["head"] = self.average.step(x, part(state, "head"))
-        return self.head(x), after
-
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        for conv, norm in zip(self.embed, self.norms, strict=True):
-            x = torch.relu(norm(conv(x)))
-        for mixer, mlp in zip(self.mixers, self.mlps, strict=True):
-            x = x + mixer(x)
-            x = x + mlp(x)
-        result: Tensor = self.head(self.average(x))
-        return result
+        logits: Tensor = self.head(run("head", x))
+        return logits
 
 
 def _mlp(dim: int, expand: int) -> nn.Module:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from edgemix.models.norm import FeatureNorm
 from edgemix.models.spiking.neurons import LIF, LeakyIntegrator
-from edgemix.streaming.protocol import State, Stepwise, held, part, zeros
+from edgemix.streaming.protocol import Assembled, Run, State, Stepwise, held, zeros
 
 
 class DelayedLinear(Stepwise):
@@ -77,7 +77,7 @@ class DelayedLinear(Stepwise):
         return self.weight[..., None] * (bell / (bell.sum(-1, keepdim=True) + 1e-7))
 
 
-class DelayMlp(Stepwise):
+class DelayMlp(Assembled):
     """Layers of delayed synapses, batch norm and LIF neurons; a leaky readout.
 
     Shape: [batch, time, inputs] → [batch, time, classes].
@@ -96,24 +96,13 @@ class DelayMlp(Stepwise):
         self.head = nn.Linear(widths[-1], classes)
         self.readout = LeakyIntegrator(classes)
 
-    def initial_state(self, batch: int = 1) -> State:  # noqa: D102
-        found: dict[str, State] = {"readout": self.readout.initial_state(batch)}
+    def members(self) -> dict[str, Stepwise]:  # noqa: D102
+        found: dict[str, Stepwise] = {"readout": self.readout}
         for i, (synapse, neuron) in enumerate(zip(self.synapses, self.neurons, strict=True)):
-            found[f"synapse_{i}"] = synapse.initial_state(batch)  # type: ignore[operator]
-            found[f"neuron_{i}"] = neuron.initial_state(batch)  # type: ignore[operator]
+            found |= {f"synapse_{i}": synapse, f"neuron_{i}": neuron}  # type: ignore[dict-item]
         return found
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: D102
-        after: dict[str, State] = {}
-        layers = zip(self.synapses, self.norms, self.neurons, strict=True)
-        for i, (synapse, norm, neuron) in enumerate(layers):
-            x, after[f"synapse_{i}"] = synapse.step(x, part(state, f"synapse_{i}"))  # type: ignore[operator]
-            x, after[f"neuron_{i}"] = neuron.step(norm(x), part(state, f"neuron_{i}"))  # type: ignore[operator]
-        x, after["readout"] = self.readout.step(self.head(x), part(state, "readout"))
-        return x, after
-
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        for synapse, norm, neuron in zip(self.synapses, self.norms, self.neurons, strict=True):
-            x = neuron(norm(synapse(x)))
-        result: Tensor = self.readout(self.head(x))
-        return result
+    def flow(self, x: Tensor, run: Run) -> Tensor:  # noqa: D102
+        for i, norm in enumerate(self.norms):
+            x = run(f"neuron_{i}", norm(run(f"synapse_{i}", x)))
+        return run("readout", self.head(x))

@@ -9,10 +9,10 @@ from edgemix.models.norm import FeatureNorm
 from edgemix.models.recurrent.causal_conv import CausalConv
 from edgemix.models.recurrent.lmu import LegendreMemory
 from edgemix.models.spiking.neurons import LIF, LeakyIntegrator
-from edgemix.streaming.protocol import State, Stepwise, part
+from edgemix.streaming.protocol import Assembled, Run, Stepwise
 
 
-class SpikingUnit(Stepwise):
+class SpikingUnit(Assembled):
     """A linear map, batch norm, LIF neurons.
 
     Shape: [batch, time, inputs] → [batch, time, outputs], of 0 and 1.
@@ -24,18 +24,14 @@ class SpikingUnit(Stepwise):
         self.norm = FeatureNorm(outputs)
         self.neuron = LIF(outputs, leak=leak)
 
-    def initial_state(self, batch: int = 1) -> State:  # noqa: D102
-        return self.neuron.initial_state(batch)
+    def members(self) -> dict[str, Stepwise]:  # noqa: D102
+        return {"neuron": self.neuron}
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: D102
-        return self.neuron.step(self.norm(self.linear(x)), state)
-
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        result: Tensor = self.neuron(self.norm(self.linear(x)))
-        return result
+    def flow(self, x: Tensor, run: Run) -> Tensor:  # noqa: D102
+        return run("neuron", self.norm(self.linear(x)))
 
 
-class SpikingBlock(Stepwise):
+class SpikingBlock(Assembled):
     """Spikes into a Legendre memory, spikes out of it, spikes through the channel mixer.
 
     Residual sums are of membrane inputs, not of spikes, so that what travels stays 0 or 1.
@@ -57,41 +53,21 @@ class SpikingBlock(Stepwise):
         self.narrow = nn.Linear(expand * dim, dim)
         self.narrow_norm = FeatureNorm(dim)
 
-    def initial_state(self, batch: int = 1) -> State:  # noqa: D102
-        return {name: m.initial_state(batch) for name, m in self._parts().items()}
-
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: D102
-        after: dict[str, State] = {}
-
-        def run(name: str, value: Tensor) -> Tensor:
-            y, after[name] = self._parts()[name].step(value, part(state, name))
-            return y
-
-        spikes = run("fire", x)
-        x = x + self._recalled(run("memory", run("write", spikes)), spikes)
-        return x + self._narrowed(run("widen", run("enter", x))), after
-
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        spikes = self.fire(x)
-        x = x + self._recalled(self.memory(self.write(spikes)), spikes)
-        return x + self._narrowed(self.widen(self.enter(x)))
-
-    def _parts(self) -> dict[str, Stepwise]:
+    def members(self) -> dict[str, Stepwise]:  # noqa: D102
         return {
             "fire": self.fire, "write": self.write, "memory": self.memory, "enter": self.enter,
             "widen": self.widen,
         }  # fmt: skip
 
-    def _recalled(self, memory: Tensor, spikes: Tensor) -> Tensor:
-        result: Tensor = self.read_norm(self.read(torch.cat([memory, spikes], -1)))
-        return result
+    def flow(self, x: Tensor, run: Run) -> Tensor:  # noqa: D102
+        spikes = run("fire", x)
+        recalled = torch.cat([run("memory", run("write", spikes)), spikes], -1)
+        x = x + self.read_norm(self.read(recalled))
+        mixed: Tensor = self.narrow_norm(self.narrow(run("widen", run("enter", x))))
+        return x + mixed
 
-    def _narrowed(self, x: Tensor) -> Tensor:
-        result: Tensor = self.narrow_norm(self.narrow(x))
-        return result
 
-
-class SpikingLMUFormer(Stepwise):
+class SpikingLMUFormer(Assembled):
     """Causal convolutions, spiking blocks, a leaky readout.
 
     Liu, Datta, Li, Beerel, "LMUFormer: Low Complexity Yet Powerful Spiking Model With Legendre
@@ -118,36 +94,16 @@ class SpikingLMUFormer(Stepwise):
         self.head = nn.Linear(dim, classes)
         self.readout = LeakyIntegrator(classes, leak=readout_leak)
 
-    def initial_state(self, batch: int = 1) -> State:  # noqa: D102
-        return {name: m.initial_state(batch) for name, m in self._parts().items()}
+    def members(self) -> dict[str, Stepwise]:  # noqa: D102
+        blocks: dict[str, Stepwise] = {f"block_{i}": b for i, b in enumerate(self.blocks)}  # type: ignore[misc]
+        return {
+            "embed": self.embed, "embed_fire": self.embed_fire, "second": self.second,
+            **blocks, "last_fire": self.last_fire, "readout": self.readout,
+        }  # fmt: skip
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: D102
-        after: dict[str, State] = {}
-
-        def run(name: str, value: Tensor) -> Tensor:
-            y, after[name] = self._parts()[name].step(value, part(state, name))
-            return y
-
+    def flow(self, x: Tensor, run: Run) -> Tensor:  # noqa: D102
         x = run("embed_fire", self.embed_norm(run("embed", x)))
         x = self.second_norm(run("second", x))
-        for name in self._parts():
-            if name.startswith("block_"):
-                x = run(name, x)
-        return run("readout", self.head(run("last_fire", x))), after
-
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        x = self.embed_fire(self.embed_norm(self.embed(x)))
-        x = self.second_norm(self.second(x))
-        for block in self.blocks:
-            x = block(x)
-        result: Tensor = self.readout(self.head(self.last_fire(x)))
-        return result
-
-    def _parts(self) -> dict[str, Stepwise]:
-        found: dict[str, Stepwise] = {
-            "embed": self.embed, "embed_fire": self.embed_fire, "second": self.second,
-        }  # fmt: skip
-        for i, block in enumerate(self.blocks):
-            assert isinstance(block, Stepwise)
-            found[f"block_{i}"] = block
-        return {**found, "last_fire": self.last_fire, "readout": self.readout}
+        for i in range(len(self.blocks)):
+            x = run(f"block_{i}", x)
+        return run("readout", self.head(run("last_fire", x)))

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from edgemix.models.spiking.neurons import LIF, LeakyIntegrator
-from edgemix.streaming.protocol import State, Stepwise, part
+from edgemix.streaming.protocol import Assembled, Run, Stepwise
 
 
-class SpikingConv(nn.Module):
-    """A convolution and its batch norm, on maps of any leading axes."""
+class Maps(nn.Module):
+    """A module of maps [n, c, h, w] for sequences of them too, [n, time, c, h, w]."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, groups: int = 1) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False
-        )
-        self.norm = nn.BatchNorm2d(outputs)
+        self.module = module
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        if x.ndim == 4:
-            result: Tensor = self.norm(self.conv(x))
-            return result
-        flat: Tensor = self.norm(self.conv(x.flatten(0, 1)))
-        return flat.reshape(*x.shape[:2], *flat.shape[1:])
+        flat: Tensor = self.module(x.flatten(0, -4))
+        return flat if x.ndim == 4 else flat.reshape(*x.shape[:2], *flat.shape[1:])
 
 
-class MaxFormerBlock(Stepwise):
+def spiking_conv(inputs: int, outputs: int, kernel: int, groups: int = 1) -> Maps:
+    """A convolution and its batch norm."""
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False)
+    return Maps(nn.Sequential(conv, nn.BatchNorm2d(outputs)))
+
+
+class MaxFormerBlock(Assembled):
     """x ← x + DWConv(spikes of x), x ← x + MLP(spikes of x): sums of membrane inputs.
 
     Fang et al., "Spiking Neural Networks Need High-Frequency Information", NeurIPS 2025, section
@@ -38,39 +37,28 @@ class MaxFormerBlock(Stepwise):
 
     def __init__(self, dim: int, size: tuple[int, int], expand: int = 2, leak: float = 0.5) -> None:
         super().__init__()
-        self.parts = nn.ModuleDict({
-            "mix_fire": LIF(dim, *size, leak=leak),
-            "enter_fire": LIF(dim, *size, leak=leak),
-            "inner_fire": LIF(expand * dim, *size, leak=leak),
-        })  # fmt: skip
-        self.mix = SpikingConv(dim, dim, 3, groups=dim)
-        self.enter = SpikingConv(dim, expand * dim, 1)
-        self.leave = SpikingConv(expand * dim, dim, 1)
+        self.mix_fire = LIF(dim, *size, leak=leak)
+        self.enter_fire = LIF(dim, *size, leak=leak)
+        self.inner_fire = LIF(expand * dim, *size, leak=leak)
+        self.mix = spiking_conv(dim, dim, 3, groups=dim)
+        self.enter = spiking_conv(dim, expand * dim, 1)
+        self.leave = spiking_conv(expand * dim, dim, 1)
 
-    def initial_state(self, batch: int = 1) -> State:  # noqa: D102
-        return {name: m.initial_state(batch) for name, m in self.parts.items()}  # type: ignore[operator]
+    def members(self) -> dict[str, Stepwise]:  # noqa: D102
+        return {
+            "mix_fire": self.mix_fire,
+            "enter_fire": self.enter_fire,
+            "inner_fire": self.inner_fire,
+        }
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: D102
-        after: dict[str, State] = {}
-
-        def run(name: str, value: Tensor) -> Tensor:
-            found: tuple[Tensor, State] = self.parts[name].step(value, part(state, name))  # type: ignore[operator]
-            y, after[name] = found
-            return y
-
-        x = x + self.mix(run("mix_fire", x))
-        inner = self.enter(run("enter_fire", x))
-        x = x + self.leave(run("inner_fire", inner))
-        return x, after
-
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        x = x + self.mix(self.parts["mix_fire"](x))
-        inner = self.enter(self.parts["enter_fire"](x))
-        result: Tensor = x + self.leave(self.parts["inner_fire"](inner))
-        return result
+    def flow(self, x: Tensor, run: Run) -> Tensor:  # noqa: D102
+        mixed: Tensor = self.mix(run("mix_fire", x))
+        x = x + mixed
+        changed: Tensor = self.leave(run("inner_fire", self.enter(run("enter_fire", x))))
+        return x + changed
 
 
-class MaxFormer(Stepwise):
+class MaxFormer(Assembled):
     """Embedding with max pooling, blocks, the mean of the last spikes, a leaky readout.
 
     A still picture is shown step after step; what the readout holds grows surer.
@@ -83,43 +71,24 @@ class MaxFormer(Stepwise):
     ) -> None:
         super().__init__()
         small = (size[0] // 2, size[1] // 2)
-        self.embed = SpikingConv(channels, dim, 3)
+        self.embed = spiking_conv(channels, dim, 3)
+        self.pool = Maps(nn.MaxPool2d(2))
         self.embed_fire = LIF(dim, *small)
-        self.second = SpikingConv(dim, dim, 3)
+        self.second = spiking_conv(dim, dim, 3)
         self.blocks = nn.ModuleList([MaxFormerBlock(dim, small) for _ in range(depth)])
         self.last_fire = LIF(dim, *small)
         self.head = nn.Linear(dim, classes)
         self.readout = LeakyIntegrator(classes)
 
-    def initial_state(self, batch: int = 1) -> State:  # noqa: D102
-        return {name: m.initial_state(batch) for name, m in self._parts().items()}
+    def members(self) -> dict[str, Stepwise]:  # noqa: D102
+        blocks: dict[str, Stepwise] = {f"block_{i}": b for i, b in enumerate(self.blocks)}  # type: ignore[misc]
+        return {
+            "embed_fire": self.embed_fire, **blocks, "last_fire": self.last_fire,
+            "readout": self.readout,
+        }  # fmt: skip
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: D102
-        after: dict[str, State] = {}
-
-        def run(name: str, value: Tensor) -> Tensor:
-            y, after[name] = self._parts()[name].step(value, part(state, name))
-            return y
-
-        x = self.second(run("embed_fire", functional.max_pool2d(self.embed(x), 2)))
+    def flow(self, x: Tensor, run: Run) -> Tensor:  # noqa: D102
+        x = self.second(run("embed_fire", self.pool(self.embed(x))))
         for i in range(len(self.blocks)):
             x = run(f"block_{i}", x)
-        spikes = run("last_fire", x)
-        return run("readout", self.head(spikes.mean((-2, -1)))), after
-
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        embedded = self.embed(x)
-        pooled = functional.max_pool2d(embedded.flatten(0, 1), 2)
-        x = self.second(self.embed_fire(pooled.reshape(*x.shape[:2], *pooled.shape[1:])))
-        for block in self.blocks:
-            x = block(x)
-        spikes = self.last_fire(x)
-        result: Tensor = self.readout(self.head(spikes.mean((-2, -1))))
-        return result
-
-    def _parts(self) -> dict[str, Stepwise]:
-        found: dict[str, Stepwise] = {"embed_fire": self.embed_fire}
-        for i, block in enumerate(self.blocks):
-            assert isinstance(block, Stepwise)
-            found[f"block_{i}"] = block
-        return {**found, "last_fire": self.last_fire, "readout": self.readout}
+        return run("readout", self.head(run("last_fire", x).mean((-2, -1))))
