@@ -60,6 +60,8 @@ class Order:
     """Deploy one step of a model that works on sequences, its memory as states."""
     chunk: int | None = None
     """Steps that the program takes at once; None is one."""
+    unroll: bool = False
+    """Deploy a whole sequence as one program, recurrent layers written out."""
     stream: int = 1000
     """Steps between two resets that a program with states has to stand."""
     budgets: tuple[str, ...] = ()
@@ -118,7 +120,7 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
     contracts = _contracts(order, chosen)
 
     with say.step(f"load {order.source}"):
-        source = sources.load(order.source, step=order.step, chunk=order.chunk)
+        source = sources.load(order.source, step=order.step, chunk=order.chunk, unroll=order.unroll)
         if source.quantized:
             raise InputError(f"{order.source} is quantized already", do="give the float model")
         _one_input(source)

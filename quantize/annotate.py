@@ -43,6 +43,12 @@ from edgemix.quantize.recipe import Recipe, Rule
 SOFTMAX = Encoding.per_tensor(1 / 256, -128)
 """A probability: [0, 1) in steps of 1/256, as TFLite's kernels demand."""
 
+_BOUNDED = {
+    g.aten.sigmoid.default: SOFTMAX,
+    g.aten.tanh.default: Encoding.per_tensor(1 / 128, 0),
+}
+"""Results that fill their bounds, in the encodings that TFLite's kernels demand."""
+
 _SHARES_INPUT = g.VIEW | g.SELECTING
 _PROBABILITY = frozenset({g.aten.softmax.int, g.aten._softmax.default})
 
@@ -97,6 +103,8 @@ def assign(module: GraphModule, calibration: Calibration, recipe: Recipe, states
             fixed[node.name] = SOFTMAX
         elif g.is_spike(node):
             fixed[node.name] = SPIKE
+        elif node.target in _BOUNDED and rules[node.name].bits == 8:
+            fixed[node.name] = _BOUNDED[node.target]
         elif node.name not in calibration.stats:
             raise InputError(
                 "the calibration never reached this node", at=str(at), do="calibrate again"

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edgemix.errors import EXIT_GATE
+from edgemix.errors import EXIT_GATE, InputError
 from edgemix.targets.fpga.hardware import Backend, Hardware, Interface, LayerKnobs, Strategy
 from edgemix.targets.fpga.parts import period_ns
 
@@ -57,6 +57,14 @@ def deploy(
     chunk: Annotated[
         int | None, typer.Option(min=1, help="With --step: steps that are taken at once.")
     ] = None,
+    unroll: Annotated[
+        bool,
+        typer.Option(
+            "--unroll",
+            help="Deploy a whole sequence as one program, its recurrent layers written out: for "
+            "models that look ahead.",
+        ),
+    ] = False,
     stream: Annotated[
         int,
         typer.Option(
@@ -128,6 +136,8 @@ def deploy(
     from edgemix import pipeline
     from edgemix.cli import console
 
+    if unroll and (step or chunk is not None):
+        raise InputError("--unroll and --step ask for different programs", do="give one of them")
     order = pipeline.Order(
         source=source,
         targets=tuple(name.strip() for name in to.split(",") if name.strip()),
@@ -139,6 +149,7 @@ def deploy(
         evaluate_samples=evaluate_samples,
         step=step or chunk is not None,
         chunk=chunk,
+        unroll=unroll,
         stream=stream,
         budgets=tuple(budget or ()),
         contracts=tuple(contract or ()),

@@ -20,7 +20,9 @@ from edgemix.program import Origin, Program
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
-def load(spec: str, *, step: bool = False, chunk: int | None = None) -> Program:
+def load(
+    spec: str, *, step: bool = False, chunk: int | None = None, unroll: bool = False
+) -> Program:
     """The program that a source names.
 
     Args:
@@ -28,6 +30,7 @@ def load(spec: str, *, step: bool = False, chunk: int | None = None) -> Program:
         step: whether the program is one step of a model that works on sequences, its memory
             being states.
         chunk: how many steps the program takes at once; None is one.
+        unroll: whether recurrent layers are written out over the whole sequence.
 
     Raises:
         InputError: nothing of this name, a file of another kind, or a model that cannot be traced
@@ -38,7 +41,9 @@ def load(spec: str, *, step: bool = False, chunk: int | None = None) -> Program:
 
         return nir.load(spec, chunk=chunk)
     path = Path(spec)
-    if step and (path.exists() or not _FACTORY.fullmatch(spec) or spec.startswith("timm:")):
+    if (step or unroll) and (
+        path.exists() or not _FACTORY.fullmatch(spec) or spec.startswith("timm:")
+    ):
         raise InputError(
             f"{spec} is not a Python model: its step form cannot be found",
             do="name a factory, package.module:function, or a program that was saved as a step",
@@ -58,6 +63,10 @@ def load(spec: str, *, step: bool = False, chunk: int | None = None) -> Program:
             if len(model.example) != 1:
                 raise InputError("a step form takes one sequence", at=spec)
             return step_program(model.module, model.example[0], model.origin, chunk=chunk)
+        if unroll:
+            from edgemix.streaming.unroll import First, unrolled
+
+            return Program.trace(First(unrolled(model.module)), model.example, model.origin)
         return Program.trace(model.module, model.example, model.origin)
     if path.is_dir():
         raise InputError(f"{spec} is a folder", do="name a file: a saved program or a .pt2")

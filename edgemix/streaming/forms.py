@@ -113,7 +113,7 @@ class Recurrent(Stepwise):
             raise InputError(
                 f"a bidirectional {type(module).__name__} reads its sequence from the end too: no "
                 "step knows its output before the last input has come",
-                do="deploy the whole sequence as one program (leave --step out), "
+                do="deploy the whole sequence as one program (--unroll instead of --step), "
                 "or train it with one direction",
             )
         if module.proj_size:

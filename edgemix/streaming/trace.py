@@ -85,7 +85,7 @@ def _form(module: nn.Module, example: Tensor, origin: Origin) -> Stepwise:
             f"{type(module).__name__} has no step form: its output at one position changes with "
             f"inputs {ahead} positions later and more",
             at=origin.source,
-            do="deploy the whole sequence as one program (leave --step out)",
+            do="deploy the whole sequence as one program (--unroll instead of --step)",
         )
     why = (
         "it gives no output for each step" if ahead is None else "though it looks at no later input"

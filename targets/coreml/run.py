@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,26 @@ from edgemix.child import progress
 from edgemix.extras import need
 from edgemix.targets import arrays
 from edgemix.targets.base import Artifact
+from edgemix.targets.steps import Carried, run_sequences
+
+
+def machine(request: Mapping[str, Any]) -> Carried:
+    """A stream through a package that takes its states and gives the next."""
+    ct = need("coremltools", extra="coreml")
+    artifact = Artifact.from_json(request["artifact"])
+    model = ct.models.MLModel(request["model"], compute_units=ct.ComputeUnit.ALL)
+
+    def call(tensors: Sequence[Any]) -> list[Any]:
+        found = model.predict({b.name: x for b, x in zip(artifact.takes, tensors, strict=True)})
+        return [np.asarray(found[b.name], np.float32) for b in artifact.gives]
+
+    return Carried(artifact, call)
 
 
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Predict all samples, one batch of the model's size at a time."""
+    """Predict all samples, one batch of the model's size at a time; of states, all sequences."""
+    if request["artifact"]["states"]:
+        return run_sequences(machine(request), request)
     ct = need("coremltools", extra="coreml")
     artifact = Artifact.from_json(request["artifact"])
     model = ct.models.MLModel(request["model"], compute_units=ct.ComputeUnit.ALL)

@@ -17,6 +17,7 @@ from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
 from edgemix.encoding import Encoding, FixedPoint
+from edgemix.errors import EdgemixError
 from edgemix.graph import Where
 from edgemix.targets.fpga.dataflow import Index, viewed
 from edgemix.targets.fpga.hardware import Interface
@@ -63,6 +64,8 @@ class Firmware:
 
     def add(self, layer: dict[str, Any], types: dict[str, str]) -> None:
         """Append a layer with its types."""
+        if layer["name"] in self.precisions:
+            raise EdgemixError(f"two layers of the firmware are called {layer['name']}")
         self.layers.append(layer)
         self.precisions[layer["name"]] = types
         self.origins[layer["name"]] = self.now

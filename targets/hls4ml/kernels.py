@@ -82,7 +82,7 @@ def spike(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -> Valu
     sides = [n for n in (compared.first, compared.second) if n is not None]
     values = [b.operand(n) for n in sides]
     values = [v.indexed(np.broadcast_to(v.index, shape)) for v in values]
-    values = [b.canonical(v, f"{node.name}_{i}") for i, v in enumerate(values)]
+    values = [b.canonical(v, f"{node.name}_side{i}") for i, v in enumerate(values)]
     fraction = max(v.fixed.fraction for v in values)
     shifts = [fraction - v.fixed.fraction for v in values]
     bounds = np.broadcast_to(compared.on_grid(fraction), shape)
@@ -212,7 +212,8 @@ def concatenation(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint)
     values = [b.operand(p) for p in operands]
     joined = b.canonical(values[0], f"{node.name}_first")
     for i, value in enumerate(values[1:]):
-        name = node.name if i == len(values) - 2 else f"{node.name}_{i}"
+        # Not {name}_1, which is what a second node of the kind is called.
+        name = node.name if i == len(values) - 2 else f"{node.name}_part{i}"
         second = b.canonical(value, f"{name}_second")
         joined = _join(b, name, joined, second, axis, encoding, fixed)
     return joined

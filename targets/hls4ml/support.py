@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from torch.fx import GraphModule, Node
 
+from edgemix.graph import Where
 from edgemix.program import Program
 from edgemix.targets.base import Finding
 from edgemix.targets.fpga import support
 from edgemix.targets.fpga.dataflow import clamped
+from edgemix.targets.fpga.hardware import Interface
 from edgemix.targets.hls4ml.emit import emitter
 
 MAX_MULTIPLY_ACCUMULATES = 4_000_000
@@ -15,9 +17,13 @@ MAX_MULTIPLY_ACCUMULATES = 4_000_000
 compiler runs out of memory not far above."""
 
 
-def findings(program: Program) -> tuple[Finding, ...]:
+def findings(program: Program, interface: Interface = "io_parallel") -> tuple[Finding, ...]:
     """Nodes without a layer, values that are no fixed point, and a model too large to unroll."""
-    return support.findings(program, takes, "hls4ml", MAX_MULTIPLY_ACCUMULATES)
+    found = support.findings(program, takes, "hls4ml", MAX_MULTIPLY_ACCUMULATES)
+    if program.states and interface == "io_stream":
+        why = "a step reads its states at once, which streams do not give it"
+        found += (Finding(Where("program"), why, "leave --io at io_parallel"),)
+    return found
 
 
 def takes(module: GraphModule, node: Node) -> bool:

@@ -33,7 +33,7 @@ class Hls4ml:
 
     def supports(self, program: Program) -> tuple[Finding, ...]:
         """Nodes that have no layer, and values that are no fixed point."""
-        return findings(program)
+        return findings(program, self.hardware.interface)
 
     def lower(self, program: Program, program_file: Path, folder: Path) -> Artifact:
         """Write the hls4ml project."""

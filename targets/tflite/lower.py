@@ -39,8 +39,11 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     module.recompile()
     with quiet():
         edge = converter.convert(
-            _Inference(module),
-            program.example(),
+            _Named(module, program),
+            sample_args=(),
+            sample_kwargs=dict(
+                zip((s.name for s in program.takes), program.example(), strict=True)
+            ),
             quant_config=_static() if program.quantized else None,
         )
         edge.export(str(path))
@@ -52,8 +55,8 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         main=MAIN,
         **bindings(
             program,
-            lambda i, spec, encoding: _binding(spec, inputs[i], encoding),
-            lambda i, spec, encoding: _binding(spec, outputs[i], encoding),
+            lambda _, spec, encoding: _binding(spec, inputs[spec.name], encoding),
+            lambda _, spec, encoding: _binding(spec, outputs[spec.name], encoding),
         ),
         toolchain=versions("torch", "litert-torch", "ai-edge-litert"),
         facts={
@@ -66,17 +69,24 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     return artifact.to_json()
 
 
-class _Inference(nn.Module):
-    """The converter calls ``eval``, which an exported module refuses."""
+class _Named(nn.Module):
+    """The graph with its tensors by name, so that the model's signature has the same names.
 
-    def __init__(self, module: nn.Module) -> None:
+    The converter calls ``eval``, which an exported module refuses.
+    """
+
+    def __init__(self, module: nn.Module, program: Program) -> None:
         super().__init__()
         self.module = module
+        self._takes = [spec.name for spec in program.takes]
+        self._gives = [spec.name for spec in program.gives]
 
-    def forward(self, *inputs: Any) -> Any:
-        return self.module(*inputs)
+    def forward(self, **tensors: Any) -> Any:
+        found = self.module(*(tensors[name] for name in self._takes))
+        values = found if isinstance(found, (tuple, list)) else (found,)
+        return dict(zip(self._gives, values, strict=True))
 
-    def train(self, mode: bool = True) -> _Inference:
+    def train(self, mode: bool = True) -> _Named:
         self.training = mode
         return self
 
@@ -89,19 +99,15 @@ def _static() -> Any:
     return config.QuantConfig(pt2e_quantizer=pt2e.PT2EQuantizer().set_global(symmetric))
 
 
-def _details(path: Path) -> tuple[list[Any], list[Any]]:
+def _details(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The signature's inputs and outputs by name."""
     litert = need("ai_edge_litert.interpreter", extra="tflite")
-    interpreter = litert.Interpreter(str(path))
-    runner = interpreter.get_signature_runner(SIGNATURE)
+    runner = litert.Interpreter(str(path)).get_signature_runner(SIGNATURE)
     inputs, outputs = runner.get_input_details(), runner.get_output_details()
     return (
-        [{**inputs[name], "name": name} for name in sorted(inputs, key=_number)],
-        [{**outputs[name], "name": name} for name in sorted(outputs, key=_number)],
+        {name: {**detail, "name": name} for name, detail in inputs.items()},
+        {name: {**detail, "name": name} for name, detail in outputs.items()},
     )
-
-
-def _number(name: str) -> int:
-    return int("".join(c for c in name if c.isdigit()) or 0)
 
 
 def _binding(spec: TensorSpec, detail: Mapping[str, Any], encoding: Encoding | None) -> Binding:

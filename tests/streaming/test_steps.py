@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgemix import graph as g
 from edgemix.errors import InputError
 from edgemix.models import tiny
 from edgemix.program import Origin, Program, StateSpec
@@ -15,6 +16,7 @@ from edgemix.streaming import prove
 from edgemix.streaming.forms import form_of
 from edgemix.streaming.protocol import State, Stepwise, by_steps, held, zeros
 from edgemix.streaming.trace import step_program
+from edgemix.streaming.unroll import First, unrolled
 
 ORIGIN = Origin("test")
 
@@ -145,7 +147,7 @@ def test_a_program_with_states_comes_back_from_its_file(tmp_path: Path) -> None:
 def test_a_bidirectional_lstm_is_refused_with_the_reason() -> None:
     with pytest.raises(InputError, match="reads its sequence from the end") as caught:
         step_program(nn.LSTM(3, 5, bidirectional=True), torch.zeros(1, 8, 3), ORIGIN)
-    assert "leave --step out" in str(caught.value)
+    assert "--unroll instead of --step" in str(caught.value)
     assert "at: test" in str(caught.value)
 
 
@@ -239,3 +241,39 @@ def test_states_that_do_not_fit_their_graph() -> None:
         StateSpec("v", (1, 3), initial=(0.0, 1.0))
     with pytest.raises(InputError, match="starts with NaN or Inf"):
         StateSpec("v", (1, 3), initial=(float("nan"),))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.LSTM(3, 4, num_layers=2, bidirectional=True, batch_first=True),
+        nn.GRU(3, 4, bidirectional=True),
+        nn.RNN(3, 4, nonlinearity="relu", bias=False, batch_first=True),
+    ],
+    ids=["lstm of two directions", "gru of two directions", "rnn"],
+)
+def test_what_looks_ahead_is_unrolled(module: nn.RNNBase) -> None:
+    x = torch.randn(2, 7, 3) if module.batch_first else torch.randn(7, 2, 3)
+    with torch.no_grad():
+        expected, found = module(x), unrolled(module)(x)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    program = Program.trace(First(unrolled(module)), (x,), ORIGIN)
+    names = {g.op_name(n) for n in g.float_ops(program.module())}
+    assert not names & {"lstm", "gru", "rnn_relu"} and "linear" in names
+
+
+def test_layers_inside_a_model_are_unrolled_too() -> None:
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(3, 4, bidirectional=True, batch_first=True)
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.lstm(x)[0])
+
+    model, x = Tagger().eval(), torch.randn(1, 6, 3)
+    program = Program.trace(unrolled(model), (x,), ORIGIN)
+    with torch.no_grad():
+        torch.testing.assert_close(program.run(x)[0], model(x), rtol=0, atol=1e-6)
+    assert isinstance(model.lstm, nn.LSTM)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from edgemix import endurance, rewrites, targets
 from edgemix.errors import InputError
@@ -17,6 +18,8 @@ from edgemix.quantize.calibrate import calibrate
 from edgemix.quantize.convert import quantize
 from edgemix.quantize.recipe import Recipe
 from edgemix.streaming.trace import step_program
+from edgemix.streaming.unroll import First, unrolled
+from edgemix.targets.fpga.hardware import Hardware
 from edgemix.targets.steps import Stepper
 
 STEPS = 1000
@@ -168,3 +171,36 @@ def test_bits_of_a_state_follow_the_recipe() -> None:
         assert encoding is not None and encoding.bits == bits
         errors[bits] = float((found.rollout(x).states[0] - real).square().mean().sqrt())
     assert errors[16] < errors[8] / 2
+
+
+@pytest.mark.parametrize(
+    ("target", "recipe_name"), [("hls4ml", "fixed8"), ("tflite", "int8"), ("onnx", "int8")]
+)
+def test_an_lstm_of_two_directions_is_deployed_unrolled(
+    target: str, recipe_name: str, tmp_path: Path, program_file: Callable[[Program], Path]
+) -> None:
+    torch.manual_seed(0)
+    module = First(unrolled(nn.LSTM(3, 4, bidirectional=True, batch_first=True)))
+    recipe = Recipe.load(recipe_name)
+    program = Program.trace(module, (torch.zeros(1, 6, 3),), Origin("test"))
+    program = rewrites.standard(program, recipe.split)
+    x = torch.rand(64, 6, 3, generator=torch.Generator().manual_seed(1))
+    quantized = quantize(program, calibrate(program, [x]), recipe)
+    chosen = targets.load(target)
+    artifact = chosen.lower(quantized, program_file(quantized), tmp_path)
+    found = chosen.run(artifact, tmp_path, (x.numpy(),))
+    assert found is not None
+    expected = quantized.run(x)[0].numpy()
+    if target in EXACT:
+        assert np.array_equal(expected, found[0])
+    encoding = quantized.output_encodings[0]
+    assert encoding is not None
+    steps = np.abs(encoding.integers(expected) - encoding.integers(found[0]))
+    assert float(np.mean(steps <= 2)) > 0.95
+
+
+def test_streams_of_pixels_hold_no_states() -> None:
+    _, quantized = made(tiny.lif, "fixed8")
+    target = targets.load("hls4ml", Hardware(interface="io_stream"))
+    (finding,) = target.supports(quantized)
+    assert "a step reads its states at once" in finding.why
