@@ -7,6 +7,7 @@ asked for. The float and the quantized program run it freely, each with its own 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +24,7 @@ POINTS = 100
 """Of a growth curve."""
 STREAMS = 8
 GROWTH = 2.0
-"""By how much the error of the second half may exceed that of the first."""
+"""By how much the median error of the second half may exceed that of the first."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,17 @@ class Growth:
     steps: tuple[int, ...]
     """Of the curve's points; each stands for the steps up to it."""
     error: tuple[float, ...]
-    """Root mean square of the difference, as a share of the float state's own."""
+    """Root mean square of the difference, as a share of the float state's own up to then."""
 
     @property
     def bounded(self) -> bool:
-        """Whether the second half of the stream is no worse than ``GROWTH`` times the first."""
+        """Whether the second half of the stream is no worse than ``GROWTH`` times the first.
+
+        By their medians: an error that comes and goes again does not grow.
+        """
         half = len(self.error) // 2
-        return max(self.error[half:]) <= GROWTH * max(max(self.error[:half]), 1e-6)
+        early, late = median(self.error[:half]), median(self.error[half:])
+        return late <= GROWTH * max(early, 1e-6)
 
 
 def stream(samples: Floats, steps: int, most: int = STREAMS) -> Tensor:
@@ -70,10 +75,12 @@ def growth(program: Program, real: Rollout, quantized: Rollout) -> tuple[Growth,
     for spec, encoding, a, b in zip(
         program.states, program.state_encodings, real.states, quantized.states, strict=True
     ):
-        signal = float(a.double().square().mean().sqrt()) or 1.0
         square = (a - b).double().square().flatten(2).mean(2).mean(0)
+        power = a.double().square().flatten(2).mean(2).mean(0)
+        whole = float(power.mean().sqrt()) or 1.0
         parts = torch.tensor_split(square, torch.tensor(ends[:-1]))
-        error = tuple(float(p.mean().sqrt()) / signal for p in parts)
+        signals = [float(power[:end].mean().sqrt()) or whole for end in ends]
+        error = tuple(float(p.mean().sqrt()) / s for p, s in zip(parts, signals, strict=True))
         bits = 32 if encoding is None else encoding.bits
         found.append(Growth(spec.name, bits, tuple(map(int, ends)), error))
     return tuple(found)

@@ -50,6 +50,7 @@ def test_bounded_means_that_the_second_half_is_hardly_worse() -> None:
     assert Growth("v", 16, steps, (0.0,) * 10).bounded
     assert Growth("v", 16, steps, (0.1,) * 5 + (0.19,) * 5).bounded
     assert not Growth("v", 16, steps, (0.1,) * 5 + (0.21,) * 5).bounded
+    assert Growth("v", 16, steps, (0.1,) * 7 + (0.9,) + (0.1,) * 2).bounded  # and gone again
 
 
 def test_the_last_step_counts_in_lsb() -> None:

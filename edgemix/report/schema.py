@@ -76,7 +76,8 @@ class StateResult(_Frozen):
     bits: int
     steps: tuple[int, ...]
     error: tuple[float, ...]
-    """Root mean square of the difference up to each of ``steps``, as a share of the state's own."""
+    """Root mean square of the difference before each of ``steps``, as a share of the state's own
+    until then."""
     bounded: bool
 
 
