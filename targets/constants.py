@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
@@ -22,7 +21,7 @@ def real_biases(module: GraphModule) -> None:
     """int32 constant → dequantize becomes a float constant, in place: the values stay the same."""
     for node in _dequantized_constants(module):
         if node.args[-1] is torch.int32:
-            _replace(module, node, _float_constant(module, node))
+            g.make_constant(module, node, g.dequantized(module, node))
 
 
 def real_constants(module: GraphModule) -> None:
@@ -48,15 +47,7 @@ def _dequantized_constants(module: GraphModule) -> list[Node]:
 
 
 def _float_constant(module: GraphModule, node: Node) -> Node:
-    source = node.args[0]
-    assert isinstance(source, Node)
-    value: Tensor = g.encoding_of(module, node).dequantize(g.constant(module, source))
-    name = f"{str(source.target).replace('.', '_')}_real"
-    module.register_buffer(name, value)
+    name = f"{node.name}_real"
+    module.register_buffer(name, g.dequantized(module, node))
     with module.graph.inserting_before(node):
         return module.graph.get_attr(name)
-
-
-def _replace(module: GraphModule, node: Node, new: Node) -> None:
-    node.replace_all_uses_with(new)
-    module.graph.erase_node(node)

@@ -182,12 +182,12 @@ def _late(edges: list[Edge], entry: str, nodes: dict[str, Any]) -> Iterator[Edge
         raise InputError(f"the input does not reach the NIR node {lost}")
     for a, b in closing:
         # A spike of the step before is one bit; what weights make of it is many.
-        while not isinstance_of_neuron(nodes[a]) and len(before := _before(edges, a)) == 1:
+        while not is_neuron(nodes[a]) and len(before := _before(edges, a)) == 1:
             a, b = before[0], a
         yield a, b
 
 
-def isinstance_of_neuron(node: Any) -> bool:
+def is_neuron(node: Any) -> bool:
     """Whether a node fires or integrates."""
     return type(node).__name__ in ("LIF", "LI", "CubaLIF", "CubaLI", "IF", "I")
 

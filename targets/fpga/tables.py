@@ -26,7 +26,7 @@ def is_scalar_function(module: GraphModule, node: Node) -> bool:
     if node.target not in _WITH_CONSTANT:
         return False
     constants = [n for n in node.all_input_nodes if constant_root(n) is not None]
-    single = all(constant_value(module, n).numel() == 1 for n in constants)
+    single = all(g.dequantized(module, n).numel() == 1 for n in constants)
     numbers = any(isinstance(a, (int, float)) for a in node.args[:2])
     squared = node.args[0] is node.args[1]
     one = len(node.all_input_nodes) - len(constants) == 1
@@ -114,7 +114,7 @@ def _apply(module: GraphModule, node: Node, values: Tensor) -> Tensor:
         if not isinstance(argument, Node):
             return argument
         if constant_root(argument) is not None:
-            return constant_value(module, argument).to(values.dtype)
+            return g.dequantized(module, argument).to(values.dtype)
         return values if g.is_dequantize(argument) else _apply(module, argument, values)
 
     assert callable(node.target)
@@ -133,15 +133,6 @@ def constant_root(node: Any) -> Node | None:
     return node if node.op == "get_attr" else None
 
 
-def constant_value(module: GraphModule, node: Node) -> Tensor:
-    """The real values of a constant."""
-    if g.is_dequantize(node):
-        source = node.args[0]
-        assert isinstance(source, Node)
-        return g.encoding_of(module, node).dequantize(g.constant(module, source))
-    return g.constant(module, node)
-
-
 def constant_array(module: GraphModule, node: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The real values of a weight or bias, as float64."""
-    return constant_value(module, node).to(torch.float64).numpy()
+    return g.dequantized(module, node).to(torch.float64).numpy()
