@@ -16,6 +16,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "coreml": ("coremltools",),
     "hls4ml": ("hls4ml",),
     "rtl": ("da4ml",),
+    "nir": ("nir", "h5py"),
     "demo": ("sklearn",),
 }
 

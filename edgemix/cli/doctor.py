@@ -42,6 +42,7 @@ def findings() -> list[dict[str, Any]]:
         "coreml": ("Core ML target", ("coremltools",)),
         "hls4ml": ("hls4ml target", ("hls4ml",)),
         "rtl": ("RTL target", ("da4ml",)),
+        "nir": ("NIR files as sources", ("nir",)),
         "timm": ("timm models as sources", ("timm",)),
         "demo": ("the demo's data", ("scikit-learn",)),
     }
@@ -65,6 +66,7 @@ def findings() -> list[dict[str, Any]]:
         ("vivado", "FPGA logic synthesis", "install Vivado from AMD and source its settings64.sh"),
         ("verilator", "cycle-exact simulation of RTL", "apt-get install verilator"),
         ("yosys", "open FPGA synthesis", "apt-get install yosys"),
+        ("espeak-ng", "the speech of the keyword spotters", "apt-get install espeak-ng"),
     )
     for name, purpose, remedy in tools:
         path = shutil.which(name)
