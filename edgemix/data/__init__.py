@@ -1,8 +1,9 @@
 """Data for calibration and evaluation: streamed in batches, checked before anything runs.
 
 A data argument is a set's part (``digits:train``, ``digits:heldout``; the table ``SETS`` lists
-them), ``random:COUNT`` (uniform noise, for a first look only), a ``.npy`` file of samples or a
-``.npz`` file with samples ``x`` and, optionally, labels ``y``.
+them), ``recordings:FOLDER:PART`` (spoken words in the layout of Speech Commands),
+``random:COUNT`` (uniform noise, for a first look only), a ``.npy`` file of samples or a ``.npz``
+file with samples ``x`` and, optionally, labels ``y``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgemix.data import jets, speech
+from edgemix.data import jets, recordings, speech
 from edgemix.data.base import Data
 from edgemix.data.scans import digits
 from edgemix.errors import InputError
@@ -46,6 +47,8 @@ def load(argument: str, spec: TensorSpec, *, steps: bool = False) -> Data:
     kind, _, rest = argument.partition(":")
     if kind in SETS:
         data = SETS[kind](rest)
+    elif kind == "recordings":
+        data = recordings.part(rest)
     elif kind == "random":
         data = _random(rest, spec, steps=steps)
     else:
