@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from edgemix.errors import InputError
 from edgemix.streaming.protocol import Assembled, Run, State, Stepping, Stepwise, held, zeros
+from edgemix.streaming.window import convolve_last
 
 POINTWISE = (
     nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.Dropout, nn.ReLU, nn.GELU, nn.SiLU,
@@ -187,12 +188,11 @@ class CausalPair(Stepwise):
         }
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: D102
-        window = torch.cat([held(state, "past"), x[:, :, None]], 2)
-        # What a dilated kernel reads of the window, as an undilated one reads it.
-        read = window[:, :, :: self.convolution.dilation[0]]
-        weight, bias = self.convolution.weight, self.convolution.bias
-        y = functional.conv1d(read, weight, bias, groups=self.convolution.groups)
-        return y[:, :, 0], {"past": window[:, :, 1:]}
+        c = self.convolution
+        y, past = convolve_last(
+            held(state, "past"), x, c.weight, c.bias, dilation=c.dilation[0], groups=c.groups
+        )
+        return y, {"past": past}
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         result: Tensor = self.convolution(self.pad(x))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from edgemix.streaming.protocol import State, Stepwise, held, zeros
+from edgemix.streaming.window import convolve_last
 
 
 class CausalConv(Stepwise):
@@ -34,15 +34,10 @@ class CausalConv(Stepwise):
         return {"past": zeros(batch, self.conv.in_channels, self.reach)} if self.reach else {}
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: D102
-        window = x[:, :, None]
-        after: State = {}
-        if self.reach:
-            window = torch.cat([held(state, "past"), window], 2)
-            after = {"past": window[:, :, 1:]}
-        # What a dilated kernel reads of the window, as an undilated one reads it.
-        read = window[:, :, :: self.conv.dilation[0]]
-        y = functional.conv1d(read, self.conv.weight, self.conv.bias, groups=self.conv.groups)
-        return y[:, :, 0], after
+        c = self.conv
+        past = held(state, "past") if self.reach else x[:, :, None][:, :, :0]
+        y, after = convolve_last(past, x, c.weight, c.bias, dilation=c.dilation[0], groups=c.groups)
+        return y, {"past": after} if self.reach else {}
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         padded = functional.pad(x.transpose(1, 2), (self.reach, 0))

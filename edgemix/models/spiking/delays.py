@@ -12,6 +12,7 @@ from torch.nn import functional
 from edgemix.models.norm import FeatureNorm
 from edgemix.models.spiking.neurons import LIF, LeakyIntegrator
 from edgemix.streaming.protocol import Assembled, Run, State, Stepwise, held, zeros
+from edgemix.streaming.window import convolve_last
 
 
 class DelayedLinear(Stepwise):
@@ -54,9 +55,8 @@ class DelayedLinear(Stepwise):
         return {"past": zeros(batch, self.inputs, self.longest - 1)}
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:  # noqa: D102
-        window = torch.cat([held(state, "past"), x[:, :, None]], 2)
-        y = functional.conv1d(window, self._kernel())
-        return y[:, :, 0], {"past": window[:, :, 1:]}
+        y, past = convolve_last(held(state, "past"), x, self._kernel())
+        return y, {"past": past}
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         padded = functional.pad(x.transpose(1, 2), (self.longest - 1, 0))
