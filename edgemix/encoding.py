@@ -58,6 +58,8 @@ class Encoding:
     dtype: str = "int8"
     axis: int | None = None
     """The axis of the scales, or None for one scale for all."""
+    group: int | None = None
+    """Of a matrix with axis 0: columns that share a scale. Scales are listed row by row."""
 
     def __post_init__(self) -> None:
         if len(self.scale) != len(self.zero_point) or not self.scale:
@@ -120,6 +122,12 @@ class Encoding:
         zero_point = torch.tensor(self.zero_point, dtype=torch.float32)
         if self.axis is None:
             return scale.reshape(()), zero_point.reshape(())
+        if self.group is not None:
+            rows = x.shape[0]
+            each = (
+                t.reshape(rows, -1).repeat_interleave(self.group, 1) for t in (scale, zero_point)
+            )
+            return tuple(each)  # type: ignore[return-value]
         shape = [1] * x.ndim
         shape[self.axis] = -1
         return scale.reshape(shape), zero_point.reshape(shape)

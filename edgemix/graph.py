@@ -31,6 +31,9 @@ CONVOLUTION = frozenset({aten.conv1d.default, aten.conv2d.default})
 LINEAR = frozenset({aten.linear.default, *CONVOLUTION})
 """Operators with a constant weight and an optional constant bias: args are (x, weight, bias)."""
 
+LAST_AXIS = frozenset({aten.linear.default, aten.layer_norm.default})
+"""Operators whose channels lie on the last axis."""
+
 VIEW = frozenset(
     {
         aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints,
@@ -42,6 +45,9 @@ VIEW = frozenset(
 )  # fmt: skip
 """Operators that move values and never change one."""
 
+REORDERING = VIEW - {aten.select.int, aten.slice.Tensor}
+"""Views that keep all of their input's values."""
+
 SELECTING = frozenset({aten.amax.default, aten.max_pool2d.default})
 """Operators whose result is one of their input's values."""
 
@@ -49,6 +55,15 @@ AVERAGING = frozenset({aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default
 """Operators whose result lies between their input's values, on the same grid on every target."""
 
 ADDITION = frozenset({aten.add.Tensor, aten.sub.Tensor})
+ARITHMETIC = ADDITION | {
+    aten.mul.Tensor,
+    aten.div.Tensor,
+    aten.minimum.default,
+    aten.maximum.default,
+}
+"""Operators of two values, element by element; one of them may be a constant."""
+MATRIX_PRODUCT = frozenset({aten.matmul.default, aten.bmm.default})
+PRODUCT = LINEAR | MATRIX_PRODUCT
 CLAMP_AT_ZERO = frozenset({aten.relu.default, aten.relu_.default})
 
 COMPARISON = frozenset(
@@ -302,6 +317,24 @@ def feeds_division(node: Node) -> bool:
     return bool(node.users) and all(
         r.target in DIVISION or (_adds_number(r) and feeds_division(r)) for r in node.users
     )
+
+
+def reordered(node: Node) -> Node:
+    """The node whose values these are, in another order: views are skipped."""
+    while node.target in REORDERING:
+        source = node.args[0]
+        assert isinstance(source, Node)
+        node = source
+    return node
+
+
+def channel_axis(node: Node) -> int:
+    """The axis of a value that stands for channels: what a reader mixes, or what its maker made."""
+    targets = {node.target, *(reader.target for reader in node.users)}
+    ndim = node.meta["val"].ndim
+    if targets & CONVOLUTION or (ndim == 4 and not targets & LAST_AXIS):
+        return 1
+    return int(ndim - 1)
 
 
 def exact_between(node: Node) -> bool:

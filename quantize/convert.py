@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 
-from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-
 from edgemix.errors import InputError
-from edgemix.program import Program, quiet
-from edgemix.quantize.annotate import Annotator, assign
+from edgemix.program import Program
 from edgemix.quantize.calibrate import Calibration
+from edgemix.quantize.insert import coded
+from edgemix.quantize.plan import assign
 from edgemix.quantize.recipe import Recipe
 
 
@@ -26,10 +25,6 @@ def quantize(program: Program, calibration: Calibration, recipe: Recipe) -> Prog
         )
     start = time.perf_counter()
     module = program.module()
-    annotator = Annotator(assign(module, calibration, recipe, len(program.states)), recipe)
-    with quiet():
-        prepared = prepare_pt2e(module, annotator)
-        module = convert_pt2e(prepared, fold_quantize=True)
-    module.graph.eliminate_dead_code()
+    coded(module, assign(module, calibration, recipe, len(program.states)))
     options = {"recipe": recipe.model_dump(mode="json"), "calibration": calibration.data.sha256}
     return program.with_module(module, "quantize", options, time.perf_counter() - start)

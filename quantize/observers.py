@@ -1,7 +1,8 @@
 """What calibration keeps of a tensor, and how a range is chosen from it.
 
 The histogram spans ±2**k and doubles when a larger value comes, neighbouring bins falling
-together: memory is constant, and the result does not depend on the order of the batches.
+together: memory is constant, and the result does not depend on how samples are batched. Limits are
+those of all values; the histogram, and with it the limits of channels, count some of them.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from edgemix.quantize.params import Range, encode, representable
 from edgemix.quantize.recipe import Rule
 
 BINS = 8192
+COUNTED = 256
+"""Values of one sample of a tensor that are counted, or one of every channel if those are more."""
 
 
 @dataclass(frozen=True)
 class TensorStats:
-    """Minimum, maximum and histogram of all values of a tensor that calibration saw."""
+    """Limits and histogram of the values of a tensor that calibration saw."""
 
     minimum: float
     maximum: float
@@ -30,18 +33,43 @@ class TensorStats:
     """Values per bin, float64[BINS]."""
     sums: Tensor
     """Sum of the values in a bin, float64[BINS]: a bin's mean, not its middle, stands for it."""
+    lows: Tensor
+    """Smallest value of every channel, float32[channels]."""
+    highs: Tensor
+    """Largest value of every channel, float32[channels]."""
 
     @classmethod
-    def of(cls, values: Tensor) -> TensorStats:
-        """The statistics of one tensor (any shape, at least one value, all finite)."""
-        flat = values.detach().reshape(-1).to(torch.float64)
-        lo, hi = flat.min().item(), flat.max().item()
+    def of(
+        cls, values: Tensor, axis: int | None = None, low: float = math.inf, high: float = -math.inf
+    ) -> TensorStats:
+        """The statistics of one tensor (any shape, at least one value, all finite).
+
+        Args:
+            values: those to count.
+            axis: of its channels; None: all are of one channel.
+            low: the smallest value, if smaller than those to count.
+            high: the largest value, if larger.
+        """
+        values = values.detach()
+        others = [] if axis is None else [d for d in range(values.ndim) if d != axis]
+        flat = values.reshape(-1)
+        lows = values.amin(others) if others else flat.min()[None]
+        highs = values.amax(others) if others else flat.max()[None]
+        lo, hi = min(lows.min().item(), low), max(highs.max().item(), high)
         exponent = _exponent(max(-lo, hi))
-        span = math.ldexp(1.0, exponent)
-        index = ((flat + span) * (BINS / (2 * span))).floor_().clamp_(0, BINS - 1).to(torch.int64)
+        # Scaling by a power of two is exact, so that bins are the same at any size of values.
+        index = (flat * math.ldexp(BINS / 2, -exponent)).floor_().add_(BINS / 2)
+        index = index.clamp_(0, BINS - 1).to(torch.int64)
         counts = torch.bincount(index, minlength=BINS).to(torch.float64)
-        sums = torch.bincount(index, weights=flat, minlength=BINS)
-        return cls(lo, hi, exponent, counts, sums)
+        sums = torch.bincount(index, weights=flat.to(torch.float64), minlength=BINS)
+        return cls(lo, hi, exponent, counts, sums, lows, highs)
+
+    def reaching(self, low: float, high: float) -> TensorStats:
+        """The same, of values that were not counted but seen up to these limits too."""
+        lo, hi = min(self.minimum, low), max(self.maximum, high)
+        exponent = max(self.exponent, _exponent(max(-lo, hi)))
+        counts, sums = self._widened(exponent)
+        return TensorStats(lo, hi, exponent, counts, sums, self.lows, self.highs)
 
     def merge(self, other: TensorStats) -> TensorStats:
         """The statistics of both; the order does not matter."""
@@ -53,12 +81,20 @@ class TensorStats:
             exponent,
             a[0] + b[0],
             a[1] + b[1],
+            torch.minimum(self.lows, other.lows),
+            torch.maximum(self.highs, other.highs),
         )
 
     @property
     def count(self) -> int:
-        """Number of values seen."""
+        """Number of values counted."""
         return int(self.counts.sum().item())
+
+    def values(self) -> tuple[Tensor, Tensor]:
+        """What was counted: the values of the filled bins, float32, and how many of each."""
+        filled = self.counts > 0
+        weight = self.counts[filled]
+        return (self.sums[filled] / weight).to(torch.float32), weight
 
     def _widened(self, exponent: int) -> tuple[Tensor, Tensor]:
         counts, sums = self.counts, self.sums
@@ -79,14 +115,32 @@ def choose_range(stats: TensorStats, rule: Rule) -> Range:
 
     ``minmax`` takes everything seen. ``percentile`` cuts the same share off both tails. ``mse``
     tries ranges from the full one down to a twentieth of it and keeps the one with the smallest
-    mean squared rounding and clipping error over the histogram.
+    mean squared rounding and clipping error over the histogram; ``entropy`` the one that loses the
+    fewest bits of the distribution (Migacz, "8-bit Inference with TensorRT", GTC 2017).
     """
     full = (stats.minimum, stats.maximum)
     if rule.observer == "minmax":
         return full
     if rule.observer == "percentile":
         return _percentile(stats, rule.percentile)
+    if rule.observer == "entropy":
+        return _least_divergence(stats, rule)
     return _least_squared_error(stats, rule)
+
+
+def enough_bits(stats: TensorStats, rule: Rule) -> Rule:
+    """The rule in the fewest bits that keep its SQNR on the histogram; as it is if it asks none."""
+    if rule.sqnr_db is None:
+        return rule
+    value, weight = stats.values()
+    signal = float((weight * value.double() ** 2).sum())
+    for bits in range(rule.bits, 16):
+        tried = rule.with_bits(bits)
+        encoding = encode(choose_range(stats, tried), tried)
+        error = value - encoding.dequantize(encoding.quantize(value))
+        if float((weight * error.double() ** 2).sum()) <= signal * 10 ** (-rule.sqnr_db / 10):
+            return tried
+    return rule.with_bits(16)
 
 
 def _percentile(stats: TensorStats, percent: float) -> Range:
@@ -101,9 +155,7 @@ def _percentile(stats: TensorStats, percent: float) -> Range:
 
 
 def _least_squared_error(stats: TensorStats, rule: Rule) -> Range:
-    filled = stats.counts > 0
-    weight = stats.counts[filled]
-    value = (stats.sums[filled] / weight).to(torch.float32)
+    value, weight = stats.values()
     best, best_error = (stats.minimum, stats.maximum), math.inf
     tried = set()
     for share in torch.linspace(1.0, 0.05, 96).tolist():
@@ -115,6 +167,40 @@ def _least_squared_error(stats: TensorStats, rule: Rule) -> Range:
         total = float((weight * error.to(torch.float64) ** 2).sum())
         if total < best_error:
             best, best_error = representable(encoding), total
+    return best
+
+
+_COARSE = 2048
+"""Bins of the histograms whose entropies are compared, as in TensorRT's."""
+
+
+def _least_divergence(stats: TensorStats, rule: Rule) -> Range:
+    seen = stats.counts.reshape(_COARSE, -1).sum(1)
+    centre = math.ldexp(1.0, stats.exponent) * ((torch.arange(_COARSE) + 0.5) * 2 / _COARSE - 1)
+    best, least = (stats.minimum, stats.maximum), math.inf
+    for share in torch.linspace(1.0, 0.05, 96).tolist():
+        low, high = stats.minimum * share, stats.maximum * share
+        encoding = encode((low, high), rule)
+        inside = (centre >= low) & (centre <= high)
+        if int(inside.sum()) < 2:
+            break
+        # What lies outside is clipped onto the outermost bins that remain.
+        kept = torch.where(inside, seen, 0.0)
+        first, last = inside.nonzero()[0], inside.nonzero()[-1]
+        kept[first] += seen[centre < low].sum()
+        kept[last] += seen[centre > high].sum()
+        # A level's values become alike: its count is spread over its filled bins.
+        level = encoding.quantize(centre.float())[inside].long() - encoding.qmin
+        filled = seen[inside] > 0
+        levels = encoding.qmax - encoding.qmin + 1
+        total = torch.zeros(levels, dtype=torch.float64).index_add_(0, level, seen[inside])
+        shared = torch.zeros(levels, dtype=torch.float64).index_add_(0, level, filled.double())
+        spread = torch.where(filled, total[level] / shared[level].clamp(min=1.0), 0.0)
+        p, q = kept[inside] / kept.sum(), spread / spread.sum().clamp(min=1.0)
+        both = p > 0
+        loss = float((p[both] * (p[both] / q[both].clamp(min=1e-12)).log()).sum())
+        if loss < least:
+            best, least = (low, high), loss
     return best
 
 

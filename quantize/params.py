@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from edgemix.encoding import Encoding
@@ -28,6 +30,8 @@ def encode(bounds: Range, rule: Rule, *, narrow: bool = False) -> Encoding:
     qmax = (1 << (rule.bits - 1)) - 1
     qmin = -qmax if narrow else -qmax - 1
     dtype = "int8" if rule.bits <= 8 else "int16"
+    if rule.fraction is not None:
+        return Encoding.per_tensor(2.0**-rule.fraction, 0, qmin=-qmax - 1, qmax=qmax, dtype=dtype)
     if rule.scale == "power_of_two":
         qmin = -qmax - 1  # an ap_fixed has no narrow range
         zero_point = qmin if lo == 0.0 and hi > 0.0 and not narrow else 0
@@ -44,9 +48,13 @@ def encode(bounds: Range, rule: Rule, *, narrow: bool = False) -> Encoding:
 
 
 def encode_channels(weight: Tensor, rule: Rule, axis: int = 0) -> Encoding:
-    """One symmetric scale per index of ``axis``, from the largest magnitudes there."""
-    peaks = weight.detach().abs().amax(dim=[d for d in range(weight.ndim) if d != axis])
-    each = [encode((-p, p), rule, narrow=True) for p in peaks.tolist()]
+    """One symmetric scale per index of ``axis``.
+
+    From the largest magnitudes there or, with the observer ``mse``, from the share of them that
+    rounds the channel's values best.
+    """
+    rows = weight.detach().movedim(axis, 0).reshape(weight.shape[axis], -1)
+    each = [encode((-p, p), rule, narrow=True) for p in _peaks(rows, rule).tolist()]
     return Encoding(
         tuple(e.scale[0] for e in each),
         (0,) * len(each),
@@ -55,6 +63,33 @@ def encode_channels(weight: Tensor, rule: Rule, axis: int = 0) -> Encoding:
         each[0].dtype,
         axis,
     )
+
+
+def encode_groups(weight: Tensor, rule: Rule) -> Encoding:
+    """One symmetric scale per row and group of columns of a matrix [rows, columns]."""
+    found = encode_channels(weight.reshape(-1, rule.group), rule)
+    return replace(found, group=rule.group)
+
+
+def _peaks(rows: Tensor, rule: Rule) -> Tensor:
+    """The magnitude up to which each of the rows [n, values] is represented."""
+    full = rows.abs().amax(1)
+    if rule.observer != "mse":
+        return full
+    best, least = full, torch.full_like(full, math.inf)
+    for share in torch.linspace(1.0, 0.3, 57).tolist():
+        # The scale that encode() gives the share, for all rows at once.
+        limit = encode((-1.0, 1.0), rule, narrow=True)
+        step = (full * share / limit.qmax).clamp(min=_SMALLEST)
+        if rule.fraction is not None:
+            step = torch.full_like(step, 2.0**-rule.fraction)
+        elif rule.scale == "power_of_two":
+            step = torch.exp2(torch.ceil(torch.log2(step)))
+        coded = torch.round(rows / step[:, None]).clamp(limit.qmin, limit.qmax) * step[:, None]
+        error = ((coded - rows) ** 2).sum(1)
+        best = torch.where(error < least, full * share, best)
+        least = torch.minimum(error, least)
+    return best
 
 
 def encode_bias(activation: Encoding, weight: Encoding) -> Encoding:

@@ -1,9 +1,9 @@
-"""Recipe: what is quantized, how finely, from which ranges. Plain TOML, typed here.
+"""Recipe: what is quantized, how finely, by which algorithms. Plain TOML, typed here.
 
-A recipe file holds the fields of :class:`Recipe`, its two rules as tables:
+A recipe file holds the fields of :class:`Recipe`, its rules as tables:
 
-    name = "int8"
-    align_additions = 4.0
+    name = "mine"
+    algorithms = ["smooth", "bias"]
     [weights]
     granularity = "per_channel"
     symmetric = true
@@ -12,20 +12,38 @@ A recipe file holds the fields of :class:`Recipe`, its two rules as tables:
     [[exceptions]]
     match = "stages.0.*"
     weights = 6
+    [[exceptions]]
+    op = "softmax"
+    activations = 16
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from edgemix.errors import InputError
 from edgemix.graph import Where
+
+Observer = Literal["minmax", "percentile", "mse", "entropy"]
+Algorithm = Literal[
+    "equalize", "smooth", "reparam", "domains", "ranges", "gptq", "adaround", "reconstruct", "bias"
+]
+"""One file each in :mod:`edgemix.quantize.algorithms`; they run in this order."""
 
 
 class Rule(BaseModel):
@@ -34,25 +52,87 @@ class Rule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bits: int = Field(default=8, ge=2, le=16)
-    granularity: Literal["per_tensor", "per_channel"] = "per_tensor"
+    granularity: Literal["per_tensor", "per_channel", "per_group"] = "per_tensor"
+    group: int = Field(default=32, ge=2)
+    """Input channels that share a scale, where the granularity is ``per_group``."""
     symmetric: bool = False
     """Zero point 0; only with power-of-two scales may a non-negative tensor start at zero."""
     scale: Literal["free", "power_of_two"] = "free"
-    observer: Literal["minmax", "percentile", "mse"] = "minmax"
+    fraction: int | None = Field(default=None, ge=-16, le=24)
+    """Bits right of the binary point, the same for all tensors; None: from their ranges."""
+    observer: Observer = "minmax"
     """How a range is chosen from what calibration saw, see :mod:`edgemix.quantize.observers`."""
     percentile: float = Field(default=99.99, gt=50, le=100)
     """Share of values, in percent, that the ``percentile`` observer keeps inside the range."""
+    sqnr_db: float | None = Field(default=None, gt=0)
+    """Each tensor takes the fewest bits, up to 16, that keep this; ``bits`` are the fewest."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.fraction is not None and self.scale != "power_of_two":
+            raise ValueError('a fraction needs scale = "power_of_two"')
+        return self
+
+    def with_bits(self, bits: int | None) -> Rule:
+        """The same rule in other bits; None leaves them."""
+        return self if bits is None else self.model_copy(update={"bits": bits})
 
 
 class LayerException(BaseModel):
-    """Widths for the layers whose module path or node name a pattern matches."""
+    """Widths of their own for some nodes: all that match every selector that is given."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    match: str
-    """``stages.0.*`` as in a shell: ``*`` any characters, ``?`` one, ``[ab]`` one of them."""
+    match: str | None = None
+    """Module path or node name, as in a shell: ``stages.0.*``, ``?`` one character, ``[ab]``."""
+    regex: str | None = None
+    """Module path or node name, as a regular expression that fits all of it."""
+    op: str | None = None
+    """Operator as reports name it: ``softmax``, ``conv2d``."""
     weights: int | None = Field(default=None, ge=2, le=16)
     activations: int | None = Field(default=None, ge=2, le=16)
+    operands: int | None = Field(default=None, ge=2, le=16)
+    """Bits in which a product reads its operands."""
+    leave_float: bool = False
+    """Quantize neither the nodes' results nor their weights."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.match is None and self.regex is None and self.op is None:
+            raise ValueError("give match, regex or op")
+        if self.leave_float and not self.widths == (None, None, None):
+            raise ValueError("leave_float contradicts a number of bits")
+        if not self.leave_float and self.widths == (None, None, None):
+            raise ValueError("it changes nothing: give bits, or leave_float")
+        if self.regex is not None:
+            try:
+                re.compile(self.regex)
+            except re.error as error:
+                raise ValueError(f"{self.regex!r} is no regular expression: {error}") from error
+        return self
+
+    @property
+    def widths(self) -> tuple[int | None, int | None, int | None]:
+        """Bits of weights, activations and operands."""
+        return self.weights, self.activations, self.operands
+
+    @property
+    def selectors(self) -> tuple[str | None, str | None, str | None]:
+        """What it matches by."""
+        return self.match, self.regex, self.op
+
+    def selects(self, at: Where, op: str) -> bool:
+        """Whether it is about this node."""
+        names = (at.node, at.module or "")
+        return (
+            (self.match is None or any(fnmatchcase(name, self.match) for name in names))
+            and (self.regex is None or any(re.fullmatch(self.regex, name) for name in names))
+            and (self.op is None or self.op == op)
+        )
+
+    def __str__(self) -> str:
+        named = zip(("match", "regex", "op"), self.selectors, strict=True)
+        return ", ".join(f"{name} = {value!r}" for name, value in named if value is not None)
 
 
 class Recipe(BaseModel):
@@ -62,9 +142,17 @@ class Recipe(BaseModel):
 
     name: str
     weights: Rule = Rule(symmetric=True, granularity="per_channel")
-    activations: Rule = Rule()
+    activations: Rule | None = Rule()
+    """For the result of every operator; None (``false`` in TOML): only weights are quantized."""
+    operands: Rule | None = None
+    """For what convolutions and matrix products read, where that is in fewer bits than results
+    travel in; None: as activations."""
     states: Rule | None = None
     """For what a program with states adds up from step to step; None: as activations."""
+    borders: Literal["quantized", "float"] = "quantized"
+    """Whether an artifact's inputs and outputs are integers, where the target has a choice."""
+    algorithms: tuple[Algorithm, ...] = ()
+    """What is done for quality; they run in the order of :data:`Algorithm`, not in that given."""
     shift_leaks: float = Field(default=0.0, ge=0.0, lt=0.5)
     """A leak becomes the nearest power of two, a shift, where that changes it by at most this
     share. 0 leaves every leak as it is."""
@@ -77,54 +165,129 @@ class Recipe(BaseModel):
     """Width of what is divided by (sums of exponentials, variances) and of its reciprocal, which
     span more octaves than activations do; None: as activations. A table has 2**bits entries."""
     exceptions: tuple[LayerException, ...] = ()
-    """Layers with widths of their own; of several that match, the last one counts."""
+    """Nodes with widths of their own; of several that match, the last one that says something
+    about a width counts."""
 
-    def weight_rule(self, at: Where) -> Rule:
-        """The rule for the weights of a node."""
-        bits = next((e.weights for e in self._exceptions(at) if e.weights), self.weights.bits)
-        return self.weights.model_copy(update={"bits": bits})
+    @field_validator("activations", mode="before")
+    @classmethod
+    def _none(cls, value: object) -> object:
+        return None if value is False else value
 
-    def activation_rule(self, at: Where) -> Rule:
-        """The rule for the result of a node."""
-        own = next((e.activations for e in self._exceptions(at) if e.activations), None)
-        return self.activations.model_copy(update={"bits": own or self.activations.bits})
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        seen: dict[object, LayerException] = {}
+        for exception in self.exceptions:
+            other = seen.setdefault(exception.selectors, exception)
+            if other is not exception:
+                raise ValueError(f"two exceptions for {exception} contradict each other")
+        if self.activations is None and (self.operands or self.states or self.split):
+            raise ValueError("without activations there are no operands, states or splits")
+        if self.activations is not None and self.activations.granularity != "per_tensor":
+            raise ValueError("activations have one scale per tensor")
+        if self.weights.granularity == "per_group" and not self.weights.symmetric:
+            raise ValueError("weights in groups are symmetric")
+        return self
 
-    def state_rule(self, at: Where) -> Rule:
+    def weight_rule(self, at: Where, op: str) -> Rule | None:
+        """The rule for the weights of a node; None leaves them in float."""
+        if self._float(at, op):
+            return None
+        return self.weights.with_bits(self._own(at, op, 0))
+
+    def activation_rule(self, at: Where, op: str) -> Rule | None:
+        """The rule for the result of a node; None leaves it in float."""
+        if self.activations is None or self._float(at, op):
+            return None
+        return self.activations.with_bits(self._own(at, op, 1))
+
+    def operand_rule(self, at: Where, op: str) -> Rule | None:
+        """The rule for what a convolution or a matrix product reads; None: as it comes."""
+        if self.activations is None or self._float(at, op):
+            return None
+        own = self._own(at, op, 2)
+        if self.operands is None and own is None:
+            return None
+        return (self.operands or self.activations).with_bits(own)
+
+    def state_rule(self, at: Where, op: str) -> Rule | None:
         """The rule for a node through which a state is added up."""
-        if self.states is None:
-            return self.activation_rule(at)
-        own = next((e.activations for e in self._exceptions(at) if e.activations), None)
-        return self.states.model_copy(update={"bits": own or self.states.bits})
+        if self.states is None or self._float(at, op):
+            return self.activation_rule(at, op)
+        return self.states.with_bits(self._own(at, op, 1))
 
-    def _exceptions(self, at: Where) -> list[LayerException]:
-        names = (at.node, at.module or "")
-        return [e for e in reversed(self.exceptions) if any(fnmatchcase(n, e.match) for n in names)]
+    def check_exceptions(self, nodes: list[tuple[Where, str]]) -> None:
+        """Refuse exceptions that are about none of a graph's nodes.
+
+        Raises:
+            InputError: the first exception that matches nothing, with what there is.
+        """
+        for exception in self.exceptions:
+            if not any(exception.selects(at, op) for at, op in nodes):
+                some = sorted({at.module for at, _ in nodes if at.module})[:6]
+                ops = sorted({op for _, op in nodes})
+                raise InputError(
+                    f"the recipe {self.name}: no node matches {exception}",
+                    do=f"modules are {', '.join(some)} …; operators {', '.join(ops)}",
+                )
+
+    def _float(self, at: Where, op: str) -> bool:
+        return any(e.leave_float for e in self._exceptions(at, op))
+
+    def _own(self, at: Where, op: str, which: int) -> int | None:
+        found = (e.widths[which] for e in self._exceptions(at, op))
+        return next((bits for bits in found if bits is not None), None)
+
+    def _exceptions(self, at: Where, op: str) -> Iterator[LayerException]:
+        return (e for e in reversed(self.exceptions) if e.selects(at, op))
 
     @classmethod
     def load(cls, name_or_path: str) -> Recipe:
-        """A recipe of the house by name (``int8``, ``fixed8``), or a TOML file by path.
+        """A recipe of the house by name (``int8``, ``fixed<8,3>``), or a TOML file by path.
 
         Raises:
             InputError: no such recipe, no TOML, or a field that is unknown or out of range.
         """
         path = Path(name_or_path)
+        given = _FIXED.fullmatch(name_or_path)
         if name_or_path in names():
             text = (_folder() / f"{name_or_path}.toml").read_text()
+        elif given is not None:
+            text = (_folder() / "fixed8.toml").read_text()
         elif path.suffix == ".toml" and path.is_file():
             text = path.read_text()
         else:
             raise InputError(
                 f"there is no recipe {name_or_path}",
-                do=f"use {', '.join(names())}, or a .toml file",
+                do=f"use {', '.join(names())}, fixed<W,I>, or a .toml file",
             )
         try:
-            return cls.model_validate(tomllib.loads(text))
+            fields = tomllib.loads(text)
+            if given is not None:
+                fields = _fixed(name_or_path, fields, int(given["bits"]), int(given["integer"]))
+            return cls.model_validate(fields)
         except tomllib.TOMLDecodeError as error:
             raise InputError(f"the recipe {name_or_path} is not TOML: {error}") from error
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
-            raise InputError(f"the recipe {name_or_path}: {field}: {first['msg']}") from error
+            raise InputError(
+                f"the recipe {name_or_path}: {field + ': ' if field else ''}{first['msg']}"
+            ) from error
+
+
+_FIXED = re.compile(r"fixed<(?P<bits>\d+),(?P<integer>-?\d+)>")
+
+
+def _fixed(name: str, fields: dict[str, Any], bits: int, integer: int) -> dict[str, Any]:
+    """The eight-bit fixed point recipe with one ap_fixed<W,I> for every weight and activation."""
+    one = {"bits": bits, "fraction": bits - integer}
+    return {
+        **fields,
+        "name": name,
+        "divisor_bits": None,
+        "weights": {**fields["weights"], **one, "granularity": "per_tensor"},
+        "activations": {**fields["activations"], **one},
+    }
 
 
 def names() -> list[str]:

@@ -17,6 +17,7 @@ STANDARD = (
     "unpack_views",  # early: later rewrites and the quantizer look at single values
     "fold_norm",  # before lifting scalars: the fold makes constants of its own
     "lift_scalars",  # after folding: what is left is arithmetic that has to be quantized
+    "open_attention",  # anywhere: it makes no numbers to lift
     "split_leak",  # after lifting: a leak is a constant by then
 )
 
@@ -27,6 +28,7 @@ def load(name: str, states: int = 0) -> object:
     from edgemix.rewrites.fold_norm import FoldNorm
     from edgemix.rewrites.functionalize import Functionalize
     from edgemix.rewrites.lift_scalars import LiftScalars
+    from edgemix.rewrites.open_attention import OpenAttention
     from edgemix.rewrites.plain_casts import PlainCasts
     from edgemix.rewrites.split_division import SplitDivision
     from edgemix.rewrites.split_leak import SplitLeak
@@ -35,8 +37,8 @@ def load(name: str, states: int = 0) -> object:
     from edgemix.rewrites.unpack_views import UnpackViews
 
     known = (
-        FoldConstants, FoldNorm, Functionalize, LiftScalars, PlainCasts, SplitDivision, SplitNorm,
-        SplitSoftmax, UnpackViews,
+        FoldConstants, FoldNorm, Functionalize, LiftScalars, OpenAttention, PlainCasts,
+        SplitDivision, SplitNorm, SplitSoftmax, UnpackViews,
     )  # fmt: skip
     if name == SplitLeak.name:
         return SplitLeak(states)

