@@ -66,8 +66,8 @@ def _agrees(program: Program, module: GraphModule) -> bool:
     return True
 
 
-def batched(program: Program) -> tuple[GraphModule, Batched]:
-    """A program's graph, to be changed, and how to run it on samples [n, ...] however many.
+def batched(program: Program) -> tuple[GraphModule, Batched, bool]:
+    """A program's graph, to be changed, how to run it on any number of samples, and if it is mapped.
 
     What is added to the graph must not mix samples, and must be called with an axis for the batch
     in front. The function runs the graph as it is when it is called.
@@ -78,7 +78,7 @@ def batched(program: Program) -> tuple[GraphModule, Batched]:
         module = program.module()
     flat = g.flat(module)
     if opened:
-        return flat, lambda *x: _tuple(flat(*x))
+        return flat, lambda *x: _tuple(flat(*x)), False
     size = program.inputs[0].shape[0]
 
     def mapped(*inputs: Tensor) -> tuple[Tensor, ...]:
@@ -86,7 +86,7 @@ def batched(program: Program) -> tuple[GraphModule, Batched]:
         found = torch.vmap(flat, randomness="different")(*runs)
         return tuple(value.flatten(0, 1) for value in _tuple(found))
 
-    return flat, mapped
+    return flat, mapped, True
 
 
 def _tuple(value: Any) -> tuple[Tensor, ...]:

@@ -110,6 +110,10 @@ class Encoding:
         scale, zero_point = self._shaped(q)
         return (q.to(torch.float32) - zero_point) * scale
 
+    def steps(self, x: Tensor) -> Tensor:
+        """The step of every value of ``x``, in its shape."""
+        return self._shaped(x)[0].expand(x.shape)
+
     def integers(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.int64]:
         """Integers of an array that already lies on this encoding's grid, or nearest to it."""
         scale = np.float64(self.lsb)

@@ -151,6 +151,19 @@ def flat(module: GraphModule) -> GraphModule:
     return GraphModule(module, module.graph)
 
 
+def add_constant(module: GraphModule, before: Node, name: str, value: Tensor) -> Node:
+    """A ``get_attr`` node, placed before ``before``, for a new buffer with a fresh name."""
+    fresh, number = name, 0
+    while hasattr(module, fresh):
+        number += 1
+        fresh = f"{name}_{number}"
+    module.register_buffer(fresh, value)
+    with module.graph.inserting_before(before):
+        node = module.graph.get_attr(fresh)
+    node.meta["val"] = value
+    return node
+
+
 def is_constant(node: Node) -> bool:
     """Whether a node is a constant, or a quantized one made real."""
     source = node.args[0] if is_dequantize(node) else node
@@ -326,6 +339,14 @@ def reordered(node: Node) -> Node:
         assert isinstance(source, Node)
         node = source
     return node
+
+
+def feeds_linear(node: Node) -> bool:
+    """Whether a linear operator reads a value, if need be through views."""
+    return any(
+        reader.target in LINEAR or (reader.target in REORDERING and feeds_linear(reader))
+        for reader in node.users
+    )
 
 
 def channel_axis(node: Node) -> int:

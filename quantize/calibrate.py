@@ -198,7 +198,7 @@ class Observer:
     """
 
     def __init__(self, program: Program) -> None:
-        module, run = _mapped(program) if program.states else batched(program)
+        module, run = _mapped(program) if program.states else batched(program)[:2]
         self._program = program
         self._nodes = [n for n in module.graph.nodes if _observed(n)]
         (output,) = module.graph.find_nodes(op="output")
@@ -212,7 +212,7 @@ class Observer:
         self._piece = _STREAMS if program.states else pieces(module)
         self._samples = 0
         self._waiting: list[list[Tensor]] = [[] for _ in self._nodes]
-        self._limits: list[Tensor] = []
+        self._limits: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = []
         self._stats: dict[str, TensorStats] = {}
 
     @property
@@ -251,12 +251,7 @@ class Observer:
                 self._count()
 
     def _keep(self, values: tuple[Tensor, ...], samples: int) -> None:
-        lows, highs = values[1::3], values[2::3]
-        self._limits.append(
-            torch.stack(
-                [torch.stack([lo.min(), hi.max()]) for lo, hi in zip(lows, highs, strict=True)]
-            )
-        )
+        self._limits.append((values[1::3], values[2::3]))
         counted = [i for i in range(samples) if _is_counted(self._samples + i)]
         if samples and not counted:
             return
@@ -267,24 +262,19 @@ class Observer:
     def _count(self) -> None:
         if not self._limits:
             return
-        limits = torch.stack(self._limits).cpu()
-        lows, highs = limits[..., 0].amin(0), limits[..., 1].amax(0)
-        finite = torch.isfinite(lows) & torch.isfinite(highs)
-        if not finite.all():
-            first = self._nodes[int(finite.logical_not().nonzero()[0])]
-            raise InputError(
-                "the model computes NaN or Inf on the calibration data", at=str(g.where(first))
-            )
         for i, node in enumerate(self._nodes):
+            size = _channels(node)
+            lows = torch.stack([low[i] for low, _ in self._limits]).reshape(-1, size).amin(0).cpu()
+            highs = torch.stack([hi[i] for _, hi in self._limits]).reshape(-1, size).amax(0).cpu()
+            if not (torch.isfinite(lows).all() and torch.isfinite(highs).all()):
+                raise InputError(
+                    "the model computes NaN or Inf on the calibration data", at=str(g.where(node))
+                )
+            counted = self._waiting[i]
+            value = torch.cat([v.reshape(-1) for v in counted]).cpu() if counted else None
+            new = TensorStats.of(value, lows, highs)
             old = self._stats.get(node.name)
-            low, high = lows[i].item(), highs[i].item()
-            if self._waiting[i]:
-                value = torch.cat(self._waiting[i]).cpu()
-                axis = g.channel_axis(node) + value.ndim - node.meta["val"].ndim
-                new = TensorStats.of(value, axis if value.ndim else None, low, high)
-                self._stats[node.name] = new if old is None else old.merge(new)
-            elif old is not None:
-                self._stats[node.name] = old.reaching(low, high)
+            self._stats[node.name] = new if old is None else old.merge(new)
         self._limits, self._waiting = [], [[] for _ in self._nodes]
 
 
@@ -317,25 +307,33 @@ def pieces(module: GraphModule) -> int:
 def _watched(node: Node) -> tuple[Node, Node, Node]:
     """New nodes behind one: some of its values, and its limits."""
     graph, value = node.graph, node.meta["val"]
+    # By channel where somebody asks: what a linear operator sums over.
+    axis = g.channel_axis(node) if _channels(node) > 1 else None
+    others = [d for d in range(value.ndim) if d != axis]
     with graph.inserting_after(node):
         # Not aminmax: it copies what is not row-major.
-        low, high = (graph.call_function(op, (node,)) for op in (torch.amin, torch.amax))
-        some = graph.call_function(operator.getitem, (node, _some(value, g.channel_axis(node))))
+        low, high = (graph.call_function(op, (node, others)) for op in (torch.amin, torch.amax))
+        some = graph.call_function(operator.getitem, (node, _some(value)))
     # A slice keeps the whole tensor alive; its copy does not.
     with graph.inserting_after(some):
         some = graph.call_function(torch.clone, (some,))
     return some, low, high
 
 
-def _some(value: Tensor, axis: int) -> tuple[slice, ...]:
-    """Which values of a tensor are counted: all channels, at positions in odd strides."""
+def _channels(node: Node) -> int:
+    """How many channels of a value are told apart: those that a linear operator sums over."""
+    value = node.meta["val"]
+    if value.ndim < 2 or not g.feeds_linear(node):
+        return 1
+    return int(value.shape[g.channel_axis(node)])
+
+
+def _some(value: Tensor) -> tuple[slice, ...]:
+    """Which values of a tensor are counted: those at positions in odd strides."""
     strides = [1] * value.ndim
     counted = list(value.shape)
     while math.prod(counted) > COUNTED:
-        others = [d for d in range(value.ndim) if d != axis and counted[d] > 1]
-        if not others:
-            break
-        widest = max(others, key=lambda d: counted[d])
+        widest = max(range(value.ndim), key=lambda d: counted[d])
         strides[widest] += 2
         counted[widest] = -(-value.shape[widest] // strides[widest])
     return tuple(slice(None, None, stride) for stride in strides)

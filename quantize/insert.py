@@ -21,14 +21,18 @@ from edgemix.quantize.plan import Plan
 _qd = torch.ops.quantized_decomposed
 
 
+Edge = tuple[str, str]
+"""The names of a node and of a value or constant that it reads."""
+
+
 class Coder(Protocol):
     """What an encoding becomes in a graph."""
 
-    def value(self, node: Node, encoding: Encoding) -> Callable[[], Node]:
-        """Round a node's result, at the insertion point; gives what a reader of it reads."""
+    def value(self, node: Node, encoding: Encoding, edge: Edge | None) -> Callable[[], Node]:
+        """Round a node's result, for all or for one edge; gives what a reader of it reads."""
 
-    def constant(self, node: Node, encoding: Encoding, reader: Node) -> Node:
-        """Round a constant, at the insertion point, for one of its readers."""
+    def constant(self, node: Node, encoding: Encoding, edge: Edge) -> Node:
+        """Round a constant for one of its readers."""
 
 
 def insert(module: GraphModule, plan: Plan, coder: Coder) -> None:
@@ -44,7 +48,7 @@ def insert(module: GraphModule, plan: Plan, coder: Coder) -> None:
         if encoding is None:
             continue
         with module.graph.inserting_after(node):
-            read = coder.value(node, encoding)
+            read = coder.value(node, encoding, None)
         for reader in readers:
             _replace(reader, node, read(), original)
     for node in nodes:
@@ -53,12 +57,18 @@ def insert(module: GraphModule, plan: Plan, coder: Coder) -> None:
             if narrow is not None:
                 read_as = next(n for n in node.all_input_nodes if original.get(n, n) is source)
                 with module.graph.inserting_before(node):
-                    again = coder.value(read_as, narrow)()
+                    edge = (node.name, source.name)
+                    again = coder.value(read_as, narrow, edge)()
                 _replace(node, read_as, again, original)
             own = constants.get((node.name, source.name))
             if own is not None:
                 with module.graph.inserting_before(node):
-                    _replace(node, source, coder.constant(source, own, node), original)
+                    _replace(
+                        node,
+                        source,
+                        coder.constant(source, own, (node.name, source.name)),
+                        original,
+                    )
     module.graph.eliminate_dead_code()
 
 
@@ -67,7 +77,7 @@ def _replace(reader: Node, old: Node, new: Node, original: dict[Node, Node]) -> 
     original[new] = original.get(old, old)
 
 
-def bias_encoding(plan: Plan, node: Node) -> list[tuple[tuple[str, str], Encoding]]:
+def bias_encoding(plan: Plan, node: Node) -> list[tuple[Edge, Encoding]]:
     """A linear operator's bias lies on the grid of its products, if those have one."""
     if node.target not in g.LINEAR or len(node.args) < 3 or not isinstance(node.args[2], Node):
         return []
@@ -80,23 +90,23 @@ def bias_encoding(plan: Plan, node: Node) -> list[tuple[tuple[str, str], Encodin
     return [((node.name, bias.name), encode_bias(activation, coded))]
 
 
-def coded(module: GraphModule, plan: Plan, values: Mapping[str, Tensor] | None = None) -> None:
+def coded(module: GraphModule, plan: Plan, values: Mapping[Edge, Tensor] | None = None) -> None:
     """Quantize and dequantize nodes, and constants as integers, in place.
 
     Args:
         module: the float graph.
         plan: its encodings.
-        values: constants in the place of the module's, by the node's name.
+        values: constants in the place of the module's.
     """
     insert(module, plan, _Integers(module, values or {}))
 
 
 class _Integers:
-    def __init__(self, module: GraphModule, values: Mapping[str, Tensor]) -> None:
+    def __init__(self, module: GraphModule, values: Mapping[Edge, Tensor]) -> None:
         self._module = module
         self._values = values
 
-    def value(self, node: Node, encoding: Encoding) -> Callable[[], Node]:
+    def value(self, node: Node, encoding: Encoding, edge: Edge | None) -> Callable[[], Node]:
         graph, more = node.graph, _arguments(encoding)
         quantize = graph.call_function(_qd.quantize_per_tensor.default, (node, *more))
         _describe(quantize, node, DTYPES[encoding.dtype])
@@ -109,10 +119,10 @@ class _Integers:
 
         return read
 
-    def constant(self, node: Node, encoding: Encoding, reader: Node) -> Node:
-        value = self._values.get(node.name, g.constant(self._module, node))
-        graph = node.graph
-        integers = self._attribute(f"{reader.name}_{node.name}", encoding.quantize(value))
+    def constant(self, node: Node, encoding: Encoding, edge: Edge) -> Node:
+        value = self._values.get(edge, g.constant(self._module, node))
+        graph, name = node.graph, "_".join(edge)
+        integers = self._attribute(name, encoding.quantize(value))
         if encoding.axis is None:
             target: Any = _qd.dequantize_per_tensor.default
             args: tuple[Any, ...] = (integers, *_arguments(encoding))
@@ -122,8 +132,8 @@ class _Integers:
             if encoding.group is not None:
                 rows = value.shape[0]
                 scale, zero = scale.reshape(rows, -1), zero.reshape(rows, -1)
-            scales = self._attribute(f"{reader.name}_{node.name}_scale", scale)
-            zeros = self._attribute(f"{reader.name}_{node.name}_zero_point", zero)
+            scales = self._attribute(f"{name}_scale", scale)
+            zeros = self._attribute(f"{name}_zero_point", zero)
             if encoding.group is None:
                 target = _qd.dequantize_per_channel.default
                 args = (integers, scales, zeros, encoding.axis, *limits)

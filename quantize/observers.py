@@ -18,7 +18,7 @@ from edgemix.quantize.recipe import Rule
 
 BINS = 8192
 COUNTED = 256
-"""Values of one sample of a tensor that are counted, or one of every channel if those are more."""
+"""Values of one sample of a tensor that are counted."""
 
 
 @dataclass(frozen=True)
@@ -40,22 +40,19 @@ class TensorStats:
 
     @classmethod
     def of(
-        cls, values: Tensor, axis: int | None = None, low: float = math.inf, high: float = -math.inf
+        cls, values: Tensor | None, lows: Tensor | None = None, highs: Tensor | None = None
     ) -> TensorStats:
-        """The statistics of one tensor (any shape, at least one value, all finite).
+        """The statistics of one tensor (any shape, all finite).
 
         Args:
-            values: those to count.
-            axis: of its channels; None: all are of one channel.
-            low: the smallest value, if smaller than those to count.
-            high: the largest value, if larger.
+            values: those to count; None counts nothing, limits alone are known.
+            lows: the smallest of all values by channel; None: ``values`` are all, of one channel.
+            highs: the largest.
         """
-        values = values.detach()
-        others = [] if axis is None else [d for d in range(values.ndim) if d != axis]
-        flat = values.reshape(-1)
-        lows = values.amin(others) if others else flat.min()[None]
-        highs = values.amax(others) if others else flat.max()[None]
-        lo, hi = min(lows.min().item(), low), max(highs.max().item(), high)
+        flat = torch.zeros(0) if values is None else values.detach().reshape(-1)
+        lows = flat.min()[None] if lows is None else lows
+        highs = flat.max()[None] if highs is None else highs
+        lo, hi = lows.min().item(), highs.max().item()
         exponent = _exponent(max(-lo, hi))
         # Scaling by a power of two is exact, so that bins are the same at any size of values.
         index = (flat * math.ldexp(BINS / 2, -exponent)).floor_().add_(BINS / 2)
@@ -63,13 +60,6 @@ class TensorStats:
         counts = torch.bincount(index, minlength=BINS).to(torch.float64)
         sums = torch.bincount(index, weights=flat.to(torch.float64), minlength=BINS)
         return cls(lo, hi, exponent, counts, sums, lows, highs)
-
-    def reaching(self, low: float, high: float) -> TensorStats:
-        """The same, of values that were not counted but seen up to these limits too."""
-        lo, hi = min(self.minimum, low), max(self.maximum, high)
-        exponent = max(self.exponent, _exponent(max(-lo, hi)))
-        counts, sums = self._widened(exponent)
-        return TensorStats(lo, hi, exponent, counts, sums, self.lows, self.highs)
 
     def merge(self, other: TensorStats) -> TensorStats:
         """The statistics of both; the order does not matter."""

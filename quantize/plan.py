@@ -60,6 +60,11 @@ class Plan:
     constants: Mapping[tuple[str, str], Encoding]
     """(reader, constant): of weights and of other constants; biases follow from these, see
     :mod:`edgemix.quantize.insert`."""
+    groups: Mapping[str, str]
+    """Of every activation, one that stands for all that share its encoding."""
+    rules: Mapping[str, Rule]
+    """For the activations that stand for a group, where the encoding is not given by what they
+    are (a probability, a spike)."""
 
     def read(self, reader: Node, source: Node) -> Encoding | None:
         """The encoding in which a node reads a value; None for a real number."""
@@ -130,7 +135,11 @@ def assign(module: GraphModule, calibration: Calibration, recipe: Recipe, states
     found = groups.encodings(ranges, fixed, rules)
     encodings = {name: encoding for name, encoding in found.items() if name in rules}
     narrow = dict(_narrow(module, encodings, calibration, recipe))
-    return Plan(encodings, narrow, dict(_constants(module, recipe, encodings)))
+    roots = {name: groups.root(name) for name in encodings}
+    free = {
+        r: w for r, w in groups.widest(ranges, rules).items() if not _is_one_of(encodings, r, fixed)
+    }
+    return Plan(encodings, narrow, dict(_constants(module, recipe)), roots, free)
 
 
 def _join_parts(
@@ -191,9 +200,11 @@ def _narrow(
                 yield (node.name, source.name), encode(choose_range(stats, rule), rule)
 
 
-def _constants(
-    module: GraphModule, recipe: Recipe, encodings: Mapping[str, Encoding]
-) -> Iterator[tuple[tuple[str, str], Encoding]]:
+def _is_one_of(encodings: Mapping[str, Encoding], root: str, fixed: Mapping[str, Encoding]) -> bool:
+    return any(encodings.get(root) is encoding for encoding in fixed.values())
+
+
+def _constants(module: GraphModule, recipe: Recipe) -> Iterator[tuple[tuple[str, str], Encoding]]:
     """The encodings of weights, and of the constants of arithmetic between quantized values."""
     for node in module.graph.nodes:
         if node.op != "call_function":
@@ -290,17 +301,22 @@ class _Groups:
         peaks = [max(-lo, hi) for n, (lo, hi) in ranges.items() if self.root(n) == root]
         return max(peaks) if peaks else None
 
+    def widest(self, ranges: Mapping[str, Range], rules: Mapping[str, Rule]) -> dict[str, Rule]:
+        """Of every group, the rule with the most bits."""
+        found: dict[str, Rule] = {}
+        for name in ranges:
+            root = self.root(name)
+            found[root] = max(rules[name], found.get(root, rules[name]), key=lambda r: r.bits)
+        return found
+
     def encodings(
         self, ranges: Mapping[str, Range], fixed: Mapping[str, Encoding], rules: Mapping[str, Rule]
     ) -> dict[str, Encoding]:
         unions: dict[str, Range] = {}
-        widest: dict[str, Rule] = {}
+        widest = self.widest(ranges, rules)
         for name, (lo, hi) in ranges.items():
             a, b = unions.get(self.root(name), (lo, hi))
             unions[self.root(name)] = (min(a, lo), max(b, hi))
-            widest[self.root(name)] = max(
-                rules[name], widest.get(self.root(name), rules[name]), key=lambda r: r.bits
-            )
         by_root = {root: encode(bounds, widest[root]) for root, bounds in unions.items()}
         for name, encoding in fixed.items():
             lo, hi = unions.get(self.root(name), (0.0, 0.0))

@@ -18,6 +18,8 @@ STANDARD = (
     "fold_norm",  # before lifting scalars: the fold makes constants of its own
     "lift_scalars",  # after folding: what is left is arithmetic that has to be quantized
     "open_attention",  # anywhere: it makes no numbers to lift
+    "part_linear",  # before folding scales: that of attention is one part's alone
+    "fold_scale",  # after lifting: a factor is a constant by then
     "split_leak",  # after lifting: a leak is a constant by then
 )
 
@@ -26,9 +28,11 @@ def load(name: str, states: int = 0) -> object:
     """A rewrite by name, for a program with so many states."""
     from edgemix.rewrites.fold_constants import FoldConstants
     from edgemix.rewrites.fold_norm import FoldNorm
+    from edgemix.rewrites.fold_scale import FoldScale
     from edgemix.rewrites.functionalize import Functionalize
     from edgemix.rewrites.lift_scalars import LiftScalars
     from edgemix.rewrites.open_attention import OpenAttention
+    from edgemix.rewrites.part_linear import PartLinear
     from edgemix.rewrites.plain_casts import PlainCasts
     from edgemix.rewrites.split_division import SplitDivision
     from edgemix.rewrites.split_leak import SplitLeak
@@ -37,8 +41,8 @@ def load(name: str, states: int = 0) -> object:
     from edgemix.rewrites.unpack_views import UnpackViews
 
     known = (
-        FoldConstants, FoldNorm, Functionalize, LiftScalars, OpenAttention, PlainCasts,
-        SplitDivision, SplitNorm, SplitSoftmax, UnpackViews,
+        FoldConstants, FoldNorm, FoldScale, Functionalize, LiftScalars, OpenAttention, PartLinear,
+        PlainCasts, SplitDivision, SplitNorm, SplitSoftmax, UnpackViews,
     )  # fmt: skip
     if name == SplitLeak.name:
         return SplitLeak(states)

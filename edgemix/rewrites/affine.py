@@ -10,7 +10,6 @@ from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
 from edgemix.graph import aten
-from edgemix.rewrites.base import add_constant
 
 
 def scale_outputs(module: GraphModule, into: Node, scale: Tensor, shift: Tensor) -> None:
@@ -38,8 +37,8 @@ def _weight_and_bias(module: GraphModule, node: Node) -> tuple[Tensor, Tensor]:
 
 def _set_weight_and_bias(module: GraphModule, node: Node, weight: Tensor, bias: Tensor) -> None:
     # New constants: the old ones may serve another operator too.
-    weight_node = add_constant(module, node, f"{node.name}_weight", weight)
-    bias_node = add_constant(module, node, f"{node.name}_bias", bias)
+    weight_node = g.add_constant(module, node, f"{node.name}_weight", weight)
+    bias_node = g.add_constant(module, node, f"{node.name}_bias", bias)
     node.args = (node.args[0], weight_node, bias_node, *node.args[3:])
 
 

@@ -11,7 +11,6 @@ import time
 from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from edgemix.errors import EdgemixError
@@ -62,19 +61,6 @@ def _check(before: Program, after: Program, name: str) -> None:
                 f"the rewrite {name} changed the result by {worst:.3g} (range {span:.3g})",
                 do="report this model: the rewrite is wrong for it",
             )
-
-
-def add_constant(module: GraphModule, before: Node, name: str, value: Tensor) -> Node:
-    """A ``get_attr`` node, placed before ``before``, for a new buffer with a fresh name."""
-    fresh, number = name, 0
-    while hasattr(module, fresh):
-        number += 1
-        fresh = f"{name}_{number}"
-    module.register_buffer(fresh, value)
-    with module.graph.inserting_before(before):
-        node = module.graph.get_attr(fresh)
-    node.meta["val"] = value
-    return node
 
 
 def inherit(new: Node, old: Node, name: str) -> Node:

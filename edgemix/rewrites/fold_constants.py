@@ -10,14 +10,13 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
-from edgemix.rewrites.base import add_constant
 
 
 @dataclass(frozen=True)
 class FoldConstants:
     """``exp(A)`` of a parameter A, ``ones(1, 4)``: computed once, a constant from then on.
 
-    Views stay: they cost nothing, and some operators look for the constant behind them.
+    An expanded constant stays: it would take more memory than it does.
     """
 
     name: ClassVar[str] = "fold_constants"
@@ -28,7 +27,7 @@ class FoldConstants:
         for node in list(module.graph.nodes):
             value = _value(module, node)
             if value is not None:
-                constant = add_constant(module, node, f"{node.name}_value", value)
+                constant = g.add_constant(module, node, f"{node.name}_value", value)
                 node.replace_all_uses_with(constant, propagate_meta=False)
                 module.graph.erase_node(node)
                 count += 1
@@ -36,7 +35,7 @@ class FoldConstants:
 
 
 def _value(module: GraphModule, node: Node) -> Tensor | None:
-    if node.op != "call_function" or node.target in g.VIEW or g.is_dequantize(node):
+    if node.op != "call_function" or node.target is g.aten.expand.default or g.is_dequantize(node):
         return None
     sources = node.all_input_nodes
     result = node.meta.get("val")

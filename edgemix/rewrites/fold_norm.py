@@ -12,7 +12,8 @@ from torch.fx import GraphModule, Node
 from edgemix import graph as g
 from edgemix.graph import aten
 from edgemix.rewrites.affine import gives_affine, scale_inputs, scale_outputs, takes_affine
-from edgemix.rewrites.base import add_constant, inherit
+from edgemix.rewrites.base import inherit
+from edgemix.seams import moved_axis, output_axis
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,10 @@ class FoldNorm:
         for norm in module.graph.find_nodes(op="call_function", target=aten.batch_norm.default):
             scale, shift = _affine(module, norm)
             source, readers = norm.args[0], list(norm.users)
-            if gives_affine(computed := _past_positions(source)):
+            computed = _past_positions(source)
+            if not gives_affine(computed):
+                computed = _behind_views(source)
+            if computed is not None:
                 scale_outputs(module, computed, scale, shift)
             elif len(readers) == 1 and takes_affine(readers[0], norm, 1):
                 scale_inputs(module, readers[0], scale, shift)
@@ -53,6 +57,18 @@ class FoldNorm:
         return count
 
 
+def _behind_views(node: Any) -> Node | None:
+    """A linear operator whose channels views alone move to the norm's axis, or None."""
+    views: list[Node] = []
+    while node.target in g.REORDERING and len(node.users) == 1:
+        views.append(node)
+        node = node.args[0]
+    axis = output_axis(node) if node.target in g.LINEAR and len(node.users) == 1 else None
+    for view in reversed(views):
+        axis = None if axis is None else moved_axis(view, axis)
+    return node if axis == 1 else None
+
+
 def _past_positions(node: Any) -> Any:
     """What computes the values, where ``node`` only picks one of its positions per channel."""
     picks = (aten.select.int, aten.squeeze.dim)
@@ -62,8 +78,8 @@ def _past_positions(node: Any) -> Any:
 
 
 def _depthwise(module: GraphModule, norm: Node, scale: Tensor, shift: Tensor, name: str) -> Node:
-    weight = add_constant(module, norm, f"{norm.name}_weight", scale.reshape(-1, 1, 1, 1))
-    bias = add_constant(module, norm, f"{norm.name}_bias", shift)
+    weight = g.add_constant(module, norm, f"{norm.name}_weight", scale.reshape(-1, 1, 1, 1))
+    bias = g.add_constant(module, norm, f"{norm.name}_bias", shift)
     args = (norm.args[0], weight, bias, [1, 1], [0, 0], [1, 1], scale.numel())
     with module.graph.inserting_before(norm):
         return inherit(module.graph.call_function(aten.conv2d.default, args), norm, name)

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch.fx import GraphModule, Node
 
+from edgemix import graph as g
 from edgemix.graph import aten
-from edgemix.rewrites.base import add_constant
 
 _ARITHMETIC = (
     aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.div.Tensor, aten.rsub.Scalar,
@@ -37,7 +37,7 @@ class LiftScalars:
             value = float(node.args[1]) * _alpha(node)
             if node.target is aten.div.Tensor:
                 value, node.target = 1.0 / value, aten.mul.Tensor
-            scalar = add_constant(module, node, f"{node.name}_scalar", torch.tensor([value]))
+            scalar = g.add_constant(module, node, f"{node.name}_scalar", torch.tensor([value]))
             node.args, node.kwargs = (node.args[0], scalar), {}
             if reverse:
                 node.target, node.args = aten.sub.Tensor, (scalar, node.args[0])

@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
 from edgemix.graph import aten
-from edgemix.rewrites.base import add_constant, step
+from edgemix.rewrites.base import step
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def _open(module: GraphModule, node: Node, name: str) -> None:
     q, k, v = given["query"], given["key"], given["value"]
     scale = given.get("scale")
     scale = 1.0 / math.sqrt(g.shape_of(q)[-1]) if scale is None else float(scale)
-    factor = add_constant(module, node, f"{node.name}_scale", torch.tensor([scale]))
+    factor = g.add_constant(module, node, f"{node.name}_scale", torch.tensor([scale]))
     mask = given.get("attn_mask")
     if given.get("is_causal"):
         rows, columns = g.shape_of(q)[-2], g.shape_of(k)[-2]
@@ -56,7 +56,7 @@ def _open(module: GraphModule, node: Node, name: str) -> None:
     if isinstance(mask, torch.Tensor):
         # A finite number far below any score: exp of it is 0, and a table can hold it.
         real = torch.where(mask, 0.0, _FAR) if mask.dtype is torch.bool else mask.clamp(min=_FAR)
-        mask = add_constant(module, node, f"{node.name}_mask", real)
+        mask = g.add_constant(module, node, f"{node.name}_mask", real)
     with module.graph.inserting_before(node):
         scaled = step(node, name, aten.mul.Tensor, q, factor)
         turned = step(node, name, aten.transpose.int, k, -2, -1)

@@ -14,7 +14,7 @@ from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
 from edgemix.graph import aten
-from edgemix.rewrites.base import add_constant, step
+from edgemix.rewrites.base import step
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class SplitLeak:
             if factor is None:
                 continue
             beta, value = factor
-            lost = add_constant(module, node, f"{node.name}_lost", 1.0 - beta)
+            lost = g.add_constant(module, node, f"{node.name}_lost", 1.0 - beta)
             with module.graph.inserting_before(node):
                 product = step(node, self.name, aten.mul.Tensor, value, lost)
                 rest = step(node, self.name, aten.sub.Tensor, value, product)

@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 from edgemix import graph as g
 from edgemix.graph import aten
 from edgemix.rewrites.affine import scale_inputs, takes_affine
-from edgemix.rewrites.base import add_constant, step
+from edgemix.rewrites.base import step
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,6 @@ def _with_constant(
     shape: tuple[int, ...], name: str,
 ) -> Node:  # fmt: skip
     shaped = value.reshape(shape).clone()
-    constant = add_constant(module, node, f"{node.name}_affine", shaped)
+    constant = g.add_constant(module, node, f"{node.name}_affine", shaped)
     with module.graph.inserting_before(node):
         return step(node, name, target, x, constant)

@@ -66,7 +66,7 @@ class LegendreMemory(Stepwise):
         """By the Fourier transform: Chilkuri, Eliasmith, "Parallelizing LMU Training", 2021."""
         length = x.shape[1]
         size = 2 * length
-        response = self._response(length)
+        response = self.response(length)
         spectrum = (
             torch.fft.rfft(x, n=size, dim=1)[..., None]
             * torch.fft.rfft(response, n=size, dim=0)[None, :, None, :]
@@ -74,7 +74,7 @@ class LegendreMemory(Stepwise):
         memory: Tensor = torch.fft.irfft(spectrum, n=size, dim=1)
         return memory[:, :length].flatten(2)
 
-    def _response(self, length: int) -> Tensor:
+    def response(self, length: int) -> Tensor:
         """The memory after an impulse, [length, order]: Ā^t B̄, by doubling."""
         power = self.delta + torch.eye(self.order, dtype=self.delta.dtype)
         found = self.drive[None]

@@ -17,6 +17,8 @@ from timm.models import metaformer as timm_metaformer
 from torch import Tensor, nn
 
 from edgemix.models import jets, keywords
+from edgemix.models.recurrent.lmu import LegendreMemory
+from edgemix.models.recurrent.lmuformer import LMUFormer
 from tests.benchmarks.ptq.data import CONTEXT, HORIZON
 
 Factory = tuple[nn.Module, tuple[Tensor, ...]]
@@ -192,12 +194,35 @@ def tsmixer() -> Factory:
     return trained("tsmixer"), (torch.zeros(1, CONTEXT, 1),)
 
 
+class _ConvolvedMemory(nn.Module):
+    """A Legendre memory over a whole sequence, as a convolution with its response to an impulse.
+
+    The package's own form for whole sequences is a Fourier transform, which no peer quantizes.
+    """
+
+    def __init__(self, memory: LegendreMemory, steps: int) -> None:
+        super().__init__()
+        channels, order = memory.channels, memory.order
+        response = memory.response(steps).flip(0).T  # [order, steps], the latest step last
+        self.convolution = nn.Conv1d(channels, channels * order, steps, groups=channels, bias=False)
+        with torch.no_grad():
+            self.convolution.weight.copy_(response.repeat(channels, 1)[:, None])
+        self.steps = steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = nn.functional.pad(x.transpose(1, 2), (self.steps - 1, 0))
+        memory: Tensor = self.convolution(padded).transpose(1, 2)
+        return memory
+
+
 class _LastStep(nn.Module):
     """A sequence model's answer at the end: what the peers can take of it."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: LMUFormer, steps: int) -> None:
         super().__init__()
         self.model = model
+        for mixer in model.mixers:
+            mixer.memory = _ConvolvedMemory(mixer.memory, steps)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.model(x)[:, -1]
@@ -207,7 +232,8 @@ class _LastStep(nn.Module):
 def lmuformer() -> Factory:
     """LMUFormer on whole utterances, its answer at the end."""
     model, example = keywords.lmuformer()
-    return _LastStep(model).eval(), (example,)
+    assert isinstance(model, LMUFormer)
+    return _LastStep(model, example.shape[1]).eval(), (example,)
 
 
 def jet_transformer() -> Factory:

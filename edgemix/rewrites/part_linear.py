@@ -1,0 +1,88 @@
+"""One linear operator for queries, keys and values → one for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch.fx import GraphModule, Node
+
+from edgemix import graph as g
+from edgemix.graph import aten
+from edgemix.rewrites.base import inherit
+from edgemix.seams import moved_axis
+
+_SHAPED = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)
+
+
+@dataclass(frozen=True)
+class PartLinear:
+    """``linear → view [..., n, ...] → (permute) → select(i) for all i`` → n linear operators.
+
+    The same products and sums. But what is taken apart needs no common range: queries, keys and
+    values each get their own, and a factor of one of them can go into its weights.
+    """
+
+    name: ClassVar[str] = "part_linear"
+
+    def apply(self, module: GraphModule) -> int:
+        """Part them all; returns how many there were."""
+        count = 0
+        for linear in module.graph.find_nodes(op="call_function", target=aten.linear.default):
+            count += _part(module, linear, self.name)
+        return count
+
+
+def _part(module: GraphModule, linear: Node, name: str) -> bool:
+    weight: Any = linear.args[1]
+    chain: list[Node] = []
+    node = linear
+    while len(node.users) == 1 and next(iter(node.users)).target in g.REORDERING:
+        node = next(iter(node.users))
+        chain.append(node)
+    if not chain or chain[0].target not in _SHAPED or weight.op != "get_attr":
+        return False
+    if any(view.target in _SHAPED for view in chain[1:]):
+        return False
+    features = g.shape_of(linear)[-1]
+    before, after = g.shape_of(linear)[:-1], g.shape_of(chain[0])
+    if after[: len(before)] != before:
+        return False
+    axis = len(before)  # the first of those that the features were laid out on
+    parts = after[axis]
+    at: int | None = axis
+    for view in chain[1:]:
+        at = None if at is None else moved_axis(view, at)
+    selects = list(node.users)
+    if at is None or any(
+        s.target is not aten.select.int or s.args[1] % len(g.shape_of(node)) != at
+        for s in selects  # type: ignore[operator]
+    ):
+        return False
+    indices = [s.args[2] % parts for s in selects]  # type: ignore[operator]
+    if sorted(indices) != list(range(parts)):
+        return False
+    rows = features // parts
+    bias = linear.args[2] if len(linear.args) > 2 else None
+    for select, index in zip(selects, indices, strict=True):
+        taken = slice(index * rows, (index + 1) * rows)
+        constants = [
+            g.add_constant(module, linear, f"{linear.name}_{kind}_{index}", g.constant(module, c)[taken].clone())
+            for kind, c in (("weight", weight), ("bias", bias))
+            if isinstance(c, Node)
+        ]  # fmt: skip
+        with module.graph.inserting_before(linear):
+            new = inherit(
+                module.graph.call_function(aten.linear.default, (linear.args[0], *constants)),
+                linear, name,
+            )  # fmt: skip
+            new.meta["val"] = linear.meta["val"][..., taken]
+            for view in chain:
+                args = (new, *view.args[1:])
+                if view is chain[0]:
+                    args = (new, [*before, 1, *after[axis + 1 :]])
+                moved = inherit(module.graph.call_function(view.target, args), view, name)  # type: ignore[arg-type]
+                moved.meta["val"] = view.target(new.meta["val"], *args[1:])  # type: ignore[operator]
+                new = moved
+        select.args = (new, select.args[1], 0)
+    return True

@@ -1,0 +1,197 @@
+"""A draft as a float function of many samples: fast, differentiable, every rounding a module.
+
+What the algorithms look at and change. The numbers are those of the quantized program up to the
+last bits of floats; what ships is proven with the program itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Interpreter, Node
+
+from edgemix import graph as g
+from edgemix.batched import batched
+from edgemix.encoding import Encoding
+from edgemix.errors import InputError
+from edgemix.program import Program
+from edgemix.quantize.insert import Edge, insert
+from edgemix.quantize.plan import Plan
+
+
+Reads = dict[str, tuple[Tensor, ...]]
+
+
+class _Round(torch.autograd.Function):
+    """Quantize and dequantize where samples are mapped; the gradient is the one torch's own has.
+
+    It passes where nothing saturates (Bengio et al., 2013).
+    """
+
+    @staticmethod
+    def forward(x: Tensor, scale: float, zero: int, qmin: int, qmax: int) -> Tensor:
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero, qmin, qmax)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, scale, zero, qmin, qmax = inputs
+        low, high = (qmin - zero) * scale, (qmax - zero) * scale
+        ctx.save_for_backward((x >= low) & (x <= high))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (inside,) = ctx.saved_tensors
+        return gradients[0] * inside, None, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, axes: tuple[Any, ...], x: Tensor, *rest: Any) -> tuple[Tensor, Any]:
+        return _Round.apply(x, *rest), axes[0]
+
+
+class Rounding(nn.Module):
+    """One value's quantization."""
+
+    def __init__(self, encoding: Encoding, *, mapped: bool) -> None:
+        """Take an encoding; ``mapped`` if the graph runs mapped over samples."""
+        super().__init__()
+        self.encoding = encoding
+        self.enabled = True
+        self._round = _Round.apply if mapped else torch.fake_quantize_per_tensor_affine
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        if not self.enabled:
+            return x
+        e = self.encoding
+        result: Tensor = self._round(x, e.scale[0], e.zero_point[0], e.qmin, e.qmax)
+        return result
+
+
+class RoundedConstant(nn.Module):
+    """One weight's or constant's quantization, as one reader sees it."""
+
+    def __init__(self, value: Tensor, encoding: Encoding) -> None:
+        super().__init__()
+        self.enabled = True
+        self.real = value
+        self.encoding = encoding
+        self.set(value)
+
+    def set(self, value: Tensor, encoding: Encoding | None = None) -> None:
+        """Round another value, in the same encoding or a new one."""
+        self.encoding = encoding or self.encoding
+        self.value = value
+        self.coded = self.encoding.dequantize(self.encoding.quantize(value))
+
+    def forward(self) -> Tensor:  # noqa: D102
+        return self.coded if self.enabled else self.real
+
+
+class Simulation:
+    """A program with a plan's roundings, over samples [n, ...]."""
+
+    def __init__(
+        self, program: Program, plan: Plan, values: Mapping[Edge, Tensor] | None = None
+    ) -> None:
+        """Take a float program, its plan, and constants in the place of the program's."""
+        self.program = program
+        self.plan = plan
+        self.module, self._run, self.mapped = batched(program)
+        self.values: dict[str, Rounding] = {}
+        """Roundings of values, by the node that computes them."""
+        self.narrow: dict[Edge, Rounding] = {}
+        """Roundings of operands."""
+        self.constants: dict[Edge, RoundedConstant] = {}
+        """By the node that reads, and the constant."""
+        self.nodes = {n.name: n for n in self.module.graph.nodes}
+        insert(self.module, plan, _Modules(self, values or {}))
+        self.module.graph.lint()
+        self.module.recompile()
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """The first output, [n, ...]; gradients flow if they are wanted."""
+        return self._run(*inputs)[0]
+
+    def run(self, x: Tensor, size: int = 64) -> Tensor:
+        """The first output of many samples, without gradients."""
+        with torch.no_grad():
+            return torch.cat([self(batch) for batch in x.split(size)])
+
+    def reads(self, x: Tensor, wanted: Collection[str], size: int = 32) -> Iterator[Reads]:
+        """What some nodes read, batch by batch: all tensors among their arguments, by node name.
+
+        Raises:
+            InputError: the program's batch cannot be opened, or it has states.
+        """
+        if self.mapped:
+            raise InputError(
+                "this algorithm needs a program that runs on many samples at once",
+                do="leave it out for programs with states, or whose views mix samples",
+            )
+        for batch in x.split(size):
+            found: Reads = {}
+
+            class Reader(Interpreter):
+                def run_node(self, n: Node) -> Any:
+                    if n.name in wanted:
+                        args, _ = self.fetch_args_kwargs_from_env(n)
+                        found[n.name] = tuple(a for a in args if isinstance(a, Tensor))  # noqa: B023
+                    return super().run_node(n)
+
+            with torch.no_grad():
+                Reader(self.module).run(batch)
+            yield found
+
+    def roundings(self) -> Iterator[Rounding | RoundedConstant]:
+        """All of them."""
+        yield from self.values.values()
+        yield from self.narrow.values()
+        yield from self.constants.values()
+
+    @contextmanager
+    def only(self, chosen: Callable[[object], bool] = lambda _: False) -> Iterator[None]:
+        """Round only what is chosen; by default nothing: the float program."""
+        before = [(r, r.enabled) for r in self.roundings()]
+        for rounding, _ in before:
+            rounding.enabled = chosen(rounding)
+        try:
+            yield
+        finally:
+            for rounding, enabled in before:
+                rounding.enabled = enabled
+
+
+class _Modules:
+    """Roundings as modules of the simulation's graph."""
+
+    def __init__(self, simulation: Simulation, values: Mapping[Edge, Tensor]) -> None:
+        self._simulation = simulation
+        self._values = values
+
+    def value(self, node: Node, encoding: Encoding, edge: Edge | None) -> Callable[[], Node]:
+        rounding = Rounding(encoding, mapped=self._simulation.mapped)
+        if edge is None:
+            self._simulation.values[node.name] = rounding
+        else:
+            self._simulation.narrow[edge] = rounding
+        name = f"round_{len(self._simulation.values)}_{len(self._simulation.narrow)}"
+        new = self._call(node, name, rounding, (node,))
+        return lambda: new
+
+    def constant(self, node: Node, encoding: Encoding, edge: Edge) -> Node:
+        real = g.constant(self._simulation.module, node)
+        rounded = RoundedConstant(real, encoding)
+        if edge in self._values:
+            rounded.set(self._values[edge])
+        self._simulation.constants[edge] = rounded
+        name = f"constant_{len(self._simulation.constants)}"
+        return self._call(node, name, rounded, ())
+
+    def _call(self, node: Node, name: str, module: nn.Module, args: tuple[Node, ...]) -> Node:
+        self._simulation.module.add_submodule(name, module)
+        new = node.graph.call_module(name, args)
+        new.meta["val"] = node.meta.get("val")
+        return new
