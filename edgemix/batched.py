@@ -67,7 +67,7 @@ def _agrees(program: Program, module: GraphModule) -> bool:
 
 
 def batched(program: Program) -> tuple[GraphModule, Batched, bool]:
-    """A program's graph, to be changed, how to run it on any number of samples, and if it is mapped.
+    """A program's graph, to be changed, how to run it on samples, and whether it is mapped.
 
     What is added to the graph must not mix samples, and must be called with an axis for the batch
     in front. The function runs the graph as it is when it is called.

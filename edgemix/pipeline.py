@@ -28,6 +28,8 @@ from edgemix.proof import Contract, Fidelity
 from edgemix.quantize.calibrate import Calibration, DataPrint, calibrate, fingerprint
 from edgemix.quantize.convert import quantize
 from edgemix.quantize.leaks import shift_leaks
+from edgemix.quantize.levels import QUALITY, Quality
+from edgemix.quantize.quality import Quantized, finish, prepare
 from edgemix.quantize.recipe import Recipe
 from edgemix.report import build, schema
 from edgemix.report.html import render
@@ -52,6 +54,8 @@ class Order:
     calibrate: str
     evaluate: str
     recipe: str = "int8"
+    quality: Quality | None = None
+    """The algorithms that improve it; None: those that the recipe names."""
     samples: int = 512
     """Calibration samples at most."""
     evaluate_samples: int | None = None
@@ -115,6 +119,8 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
         )
     names = tuple(t.name for t in chosen)
     recipe = Recipe.load(order.recipe)
+    if order.quality is not None:
+        recipe = recipe.model_copy(update={"algorithms": QUALITY[order.quality]})
     fpga = tuple(name for name in names if name in targets.FPGA)
     budgets = tuple(Budget.parse(text, names, fpga) for text in order.budgets)
     contracts = _contracts(order, chosen)
@@ -141,8 +147,13 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
         )
         _refuse_unsupported(chosen, rehearsal)
     calibration = _calibration(order, program, calibration_data, say)
-    with say.step(f"quantize ({recipe.name})"):
-        quantized = quantize(program, calibration, recipe)
+    with say.step("equalize channels"):
+        equalized = prepare(program, calibration, recipe)
+    if equalized is not program:
+        program = equalized
+        calibration = _calibration(order, program, calibration_data, say)
+    made = _quantized(order, program, calibration, recipe, calibration_data, say)
+    quantized = made.program
     x = held_out.tensor()
     with say.step("run the program", len(x)) as done:
         float_outputs = _run(source, x, done, 0.3).numpy()
@@ -161,14 +172,14 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
         calibration.save(out / "calibration.safetensors")
         # Converters mostly wait on their own imports: two at a time. Times are measured after all.
         with ThreadPoolExecutor(max_workers=2) as pool:
-            made = list(pool.map(lambda t: _make(t, quantized, out, held_out, say), chosen))
+            artifacts = list(pool.map(lambda t: _make(t, quantized, out, held_out, say), chosen))
         figures = {
             target.name: _figures(target, artifact, out / target.name, order, budgets, say)
-            for target, (artifact, _, _) in zip(chosen, made, strict=True)
+            for target, (artifact, _, _) in zip(chosen, artifacts, strict=True)
         }
         gates = judge_all(budgets, figures, fpga)
         results = []
-        for target, (artifact, found, precision) in zip(chosen, made, strict=True):
+        for target, (artifact, found, precision) in zip(chosen, artifacts, strict=True):
             folder = out / target.name
             followed: tuple[Verdict, ...] = ()
             if endurance is not None and found is not None:
@@ -224,6 +235,7 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
                 program_accuracy=_accuracy(expected, held_out),
                 program_sqnr_db=proof.sqnr_db(float_outputs, expected),
             ),
+            effects=tuple(schema.Effect(**asdict(e)) for e in made.effects),
             layers=tuple(_layer(q) for q in layers),
             states=() if endurance is None else endurance.results(),
             warnings=tuple(_warnings(calibration, held_out, endurance)),
@@ -380,6 +392,25 @@ def _calibration(order: Order, program: Program, source: Data, say: Listener) ->
         return calibrate(
             program, source.batches(max(BATCH // size, 1) * size, limit), on_batch=count
         )
+
+
+def _quantized(
+    order: Order, program: Program, calibration: Calibration, recipe: Recipe, source: Data,
+    say: Listener,
+) -> Quantized:  # fmt: skip
+    """The quantized program, and what each algorithm did for it."""
+    samples = source.head(min(order.samples, _ALGORITHM_SAMPLES)).tensor()
+    total = float(len(recipe.algorithms)) or None
+    with say.step(f"quantize ({recipe.name})", total) as progress:
+
+        def heard(name: str, share: float) -> None:
+            progress([*recipe.algorithms].index(name) + share)  # type: ignore[arg-type]
+
+        return finish(program, calibration, recipe, samples, heard)
+
+
+_ALGORITHM_SAMPLES = 512
+"""Calibration samples that algorithms look at, at most: they live in memory."""
 
 
 def _run(

@@ -161,7 +161,8 @@ def _through(user: Node, node: Node, axis: int) -> int | None:
         return axis if g.shape_of(user) == g.shape_of(node) else None
     if user.target is aten.mean.dim or user.target is aten.amax.default:
         ndim = len(g.shape_of(node))
-        dims = {d % ndim for d in user.args[1]}  # type: ignore[union-attr]
+        wanted: Any = user.args[1]
+        dims = {d % ndim for d in wanted}
         if axis in dims:
             return None
         keep = len(g.shape_of(user)) == ndim
@@ -175,15 +176,16 @@ def _through(user: Node, node: Node, axis: int) -> int | None:
 
 def moved_axis(view: Node, axis: int) -> int | None:
     """Where a view puts an axis of its input; None where it does not stay one."""
-    source: Any = view.args[0]
+    args: list[Any] = list(view.args)
+    source: Node = args[0]
     before, after = g.shape_of(source), g.shape_of(view)
     if view.target in (aten.permute.default, aten.transpose.int, aten.t.default, aten.flip.default):
         order = list(range(len(before)))
         if view.target is aten.permute.default:
-            order = [d % len(before) for d in view.args[1]]  # type: ignore[union-attr]
+            order = [d % len(before) for d in args[1]]
         elif view.target is not aten.flip.default:
-            a, b = view.args[1:3] if view.target is aten.transpose.int else (0, 1)
-            a, b = a % len(before), b % len(before)  # type: ignore[operator]
+            a, b = args[1:3] if view.target is aten.transpose.int else (0, 1)
+            a, b = a % len(before), b % len(before)
             order[a], order[b] = order[b], order[a]
         return order.index(axis)
     if view.target is aten.expand.default:
@@ -259,7 +261,7 @@ def divide(module: GraphModule, seam: Seam, scale: Tensor, shift: Tensor | None 
 def _scale_producer(module: GraphModule, node: Node, factor: Tensor, shift: Tensor | None) -> None:
     norm = node.target in NORMS
     at = 2 if norm else 1
-    args = list(node.args) + [None] * (at + 2 - len(node.args))
+    args: list[Any] = list(node.args) + [None] * (at + 2 - len(node.args))
     weight = g.constant(module, args[at]) if isinstance(args[at], Node) else torch.ones_like(factor)
     bias = g.constant(module, args[at + 1]) if isinstance(args[at + 1], Node) else None
     scaled = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))

@@ -49,7 +49,8 @@ class Calibration:
 
     def save(self, path: Path) -> None:
         """Write to one safetensors file, whole or absent."""
-        tensors, about = {}, {}
+        tensors: dict[str, Tensor] = {}
+        about: dict[str, dict[str, float]] = {}
         for name, s in self.stats.items():
             tensors |= {f"{name}.{part}": getattr(s, part) for part in _PARTS}
             about[name] = {"minimum": s.minimum, "maximum": s.maximum, "exponent": s.exponent}
@@ -229,7 +230,7 @@ class Observer:
     def watch(self, batch: Tensor) -> None:
         """Run a batch of samples [n, ...], or of sequences [n, steps, ...] beside each other."""
         size = 1 if self._program.states else self._program.inputs[0].shape[0]
-        for some in batch.split(self._piece * size):
+        for some in torch.split(batch, self._piece * size):
             if self._program.states:
                 with one_thread_each():  # a step is small
                     self._follow(some)
@@ -343,8 +344,9 @@ def _observed(node: Node) -> bool:
     """Whether a node's values are not just those of another in another order."""
     value = node.meta.get("val")
     called = node.op in ("placeholder", "call_function") and node.target not in g.REORDERING
-    real = isinstance(value, Tensor) and value.is_floating_point()
-    return bool(called and real and value.numel() > 0)
+    if not called or not isinstance(value, Tensor):
+        return False
+    return value.is_floating_point() and value.numel() > 0
 
 
 def fingerprint(batches: Iterable[Tensor]) -> str:

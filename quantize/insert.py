@@ -82,7 +82,7 @@ def bias_encoding(plan: Plan, node: Node) -> list[tuple[Edge, Encoding]]:
     if node.target not in g.LINEAR or len(node.args) < 3 or not isinstance(node.args[2], Node):
         return []
     x, weight, bias = node.args[:3]
-    assert isinstance(x, Node) and isinstance(weight, Node)
+    assert isinstance(x, Node) and isinstance(weight, Node) and isinstance(bias, Node)
     activation = plan.read(node, x)
     coded = plan.constants.get((node.name, weight.name))
     if activation is None or coded is None or coded.group is not None or bias.op != "get_attr":

@@ -195,8 +195,9 @@ def _least_divergence(stats: TensorStats, rule: Rule) -> Range:
 
 
 def _exponent(peak: float) -> int:
-    """Smallest k with peak <= 2**k."""
-    if peak == 0.0:
-        return -24
+    """Smallest k with peak <= 2**k, and at least -24: below that a tensor is zero."""
     mantissa, exponent = math.frexp(peak)
-    return exponent - 1 if mantissa == 0.5 else exponent
+    return max(exponent - 1 if mantissa == 0.5 else exponent, _ZERO) if peak else _ZERO
+
+
+_ZERO = -24

@@ -1,11 +1,10 @@
-"""Which algorithms ``--quality`` picks, and running them: from a recipe to a quantized program."""
+"""Running a recipe's algorithms: from a float program to a quantized one."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,17 +24,11 @@ from edgemix.quantize.algorithms.reparam import reparam
 from edgemix.quantize.algorithms.smooth import smooth
 from edgemix.quantize.calibrate import Calibration
 from edgemix.quantize.draft import Draft
-from edgemix.quantize.recipe import Algorithm, Recipe
+from edgemix.quantize.levels import Algorithm
+from edgemix.quantize.recipe import Recipe
 
-Quality = Literal["fast", "balanced", "best"]
 Progress = Callable[[str, float], None]
 """Hears the algorithm's name and the share of it that is done."""
-
-QUALITY: dict[Quality, tuple[Algorithm, ...]] = {
-    "fast": ("equalize", "reparam", "smooth", "domains"),
-    "balanced": ("equalize", "reparam", "smooth", "domains", "ranges", "gptq", "bias"),
-    "best": ("equalize", "reparam", "smooth", "domains", "ranges", "gptq", "reconstruct", "bias"),
-}
 
 _EQUALIZING: dict[Algorithm, Callable[[GraphModule, Stats, Recipe], int]] = {
     "equalize": equalize,
@@ -53,9 +46,10 @@ _WITH_DATA: dict[Algorithm, Callable[[Draft, Tensor, Callable[[float], None]], D
 }
 """These change the draft; in the order in which they run."""
 
-_GUARDED: tuple[Algorithm, ...] = ("ranges", "bias", "reconstruct")
+_GUARDED: tuple[Algorithm, ...] = ("bias", "reconstruct")
 """Kept only where the outputs on the calibration samples come nearer to the float ones. Roundings
-are kept in any case: what they do to a channel's mean is for the bias to mend."""
+are kept in any case, since what they do to a channel's mean is for the bias to mend; so are ranges,
+which were chosen for samples beside those that were seen."""
 
 _MEASURED = 128
 
@@ -93,7 +87,7 @@ def prepare(program: Program, calibration: Calibration, recipe: Recipe) -> Progr
     if not wanted or recipe.activations is None:
         return program
     module, stats = program.module(), dict(calibration.stats)
-    places = {name: _EQUALIZING[name](module, stats, recipe) for name in wanted}
+    places: dict[str, int] = {name: _EQUALIZING[name](module, stats, recipe) for name in wanted}
     if not any(places.values()):
         return program
     module.graph.eliminate_dead_code()

@@ -38,12 +38,9 @@ from pydantic import (
 
 from edgemix.errors import InputError
 from edgemix.graph import Where
+from edgemix.quantize.levels import Algorithm
 
 Observer = Literal["minmax", "percentile", "mse", "entropy"]
-Algorithm = Literal[
-    "equalize", "smooth", "reparam", "domains", "ranges", "gptq", "adaround", "reconstruct", "bias"
-]
-"""One file each in :mod:`edgemix.quantize.algorithms`; they run in this order."""
 
 
 class Rule(BaseModel):
@@ -152,7 +149,7 @@ class Recipe(BaseModel):
     borders: Literal["quantized", "float"] = "quantized"
     """Whether an artifact's inputs and outputs are integers, where the target has a choice."""
     algorithms: tuple[Algorithm, ...] = ()
-    """What is done for quality; they run in the order of :data:`Algorithm`, not in that given."""
+    """What is done for quality; they run in the house's order, not in that given."""
     shift_leaks: float = Field(default=0.0, ge=0.0, lt=0.5)
     """A leak becomes the nearest power of two, a shift, where that changes it by at most this
     share. 0 leaves every leak as it is."""

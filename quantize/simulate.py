@@ -22,7 +22,6 @@ from edgemix.program import Program
 from edgemix.quantize.insert import Edge, insert
 from edgemix.quantize.plan import Plan
 
-
 Reads = dict[str, tuple[Tensor, ...]]
 
 
@@ -118,7 +117,7 @@ class Simulation:
     def run(self, x: Tensor, size: int = 64) -> Tensor:
         """The first output of many samples, without gradients."""
         with torch.no_grad():
-            return torch.cat([self(batch) for batch in x.split(size)])
+            return torch.cat([self(batch) for batch in torch.split(x, size)])
 
     def reads(self, x: Tensor, wanted: Collection[str], size: int = 32) -> Iterator[Reads]:
         """What some nodes read, batch by batch: all tensors among their arguments, by node name.
@@ -131,7 +130,7 @@ class Simulation:
                 "this algorithm needs a program that runs on many samples at once",
                 do="leave it out for programs with states, or whose views mix samples",
             )
-        for batch in x.split(size):
+        for batch in torch.split(x, size):
             found: Reads = {}
 
             class Reader(Interpreter):

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from edgemix.errors import EXIT_GATE, InputError
+from edgemix.quantize.levels import Quality
 from edgemix.targets.fpga.hardware import Backend, Hardware, Interface, LayerKnobs, Strategy
 from edgemix.targets.fpga.parts import period_ns
 
@@ -41,7 +42,20 @@ def deploy(
             help="Data to prove the artifacts on (.npz with x and y). Default: calibration's."
         ),
     ] = None,
-    recipe: Annotated[str, typer.Option(help="int8, fixed8, or a recipe's .toml file.")] = "int8",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="int8, int8-float-io, w8, int16x8, w4a8, w6a6, w4a4, fixed8, fixed-auto, "
+            "fixed<W,I>, or a recipe's .toml file."
+        ),
+    ] = "int8",
+    quality: Annotated[
+        Quality | None,
+        typer.Option(
+            help="Algorithms that improve the quantization: fast takes seconds, balanced a minute "
+            "or so, best several. Default: those that the recipe names, none for those above."
+        ),
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Calibration samples at most.")] = 512,
     evaluate_samples: Annotated[
         int | None,
@@ -145,6 +159,7 @@ def deploy(
         calibrate=calibrate,
         evaluate=evaluate or calibrate,
         recipe=recipe,
+        quality=quality,
         samples=samples,
         evaluate_samples=evaluate_samples,
         step=step or chunk is not None,

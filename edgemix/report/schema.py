@@ -81,6 +81,17 @@ class StateResult(_Frozen):
     bounded: bool
 
 
+class Effect(_Frozen):
+    """What one algorithm did to the outputs on calibration samples."""
+
+    algorithm: str
+    seconds: float
+    sqnr_db: float | None
+    """After it, against the float program; None: identical."""
+    kept: bool
+    """Whether its result was taken; it is not where it made the outputs worse."""
+
+
 class Layer(_Frozen):
     """Quality of one value of the quantized program against the float program."""
 
@@ -197,6 +208,8 @@ class Report(_Frozen):
     recipe: dict[str, Any]
     calibration: CalibrationData
     evaluation: Evaluation
+    effects: tuple[Effect, ...] = ()
+    """What the recipe's algorithms did, in their order."""
     layers: tuple[Layer, ...]
     states: tuple[StateResult, ...] = ()
     """Empty where the program carries none."""

@@ -53,24 +53,25 @@ def _part(module: GraphModule, linear: Node, name: str) -> bool:
     at: int | None = axis
     for view in chain[1:]:
         at = None if at is None else moved_axis(view, at)
-    selects = list(node.users)
+    selects = [(s, *_arguments(s)) for s in node.users]
+    ndim = len(g.shape_of(node))
     if at is None or any(
-        s.target is not aten.select.int or s.args[1] % len(g.shape_of(node)) != at
-        for s in selects  # type: ignore[operator]
+        s.target is not aten.select.int or dim % ndim != at for s, dim, _ in selects
     ):
         return False
-    indices = [s.args[2] % parts for s in selects]  # type: ignore[operator]
+    indices = [index % parts for _, _, index in selects]
     if sorted(indices) != list(range(parts)):
         return False
     rows = features // parts
     bias = linear.args[2] if len(linear.args) > 2 else None
-    for select, index in zip(selects, indices, strict=True):
+    for (select, dim, _), index in zip(selects, indices, strict=True):
         taken = slice(index * rows, (index + 1) * rows)
-        constants = [
-            g.add_constant(module, linear, f"{linear.name}_{kind}_{index}", g.constant(module, c)[taken].clone())
-            for kind, c in (("weight", weight), ("bias", bias))
-            if isinstance(c, Node)
-        ]  # fmt: skip
+        constants = []
+        for kind, constant in (("weight", weight), ("bias", bias)):
+            if isinstance(constant, Node):
+                value = g.constant(module, constant)[taken].clone()
+                name_of = f"{linear.name}_{kind}_{index}"
+                constants.append(g.add_constant(module, linear, name_of, value))
         with module.graph.inserting_before(linear):
             new = inherit(
                 module.graph.call_function(aten.linear.default, (linear.args[0], *constants)),
@@ -84,5 +85,11 @@ def _part(module: GraphModule, linear: Node, name: str) -> bool:
                 moved = inherit(module.graph.call_function(view.target, args), view, name)  # type: ignore[arg-type]
                 moved.meta["val"] = view.target(new.meta["val"], *args[1:])  # type: ignore[operator]
                 new = moved
-        select.args = (new, select.args[1], 0)
+        select.args = (new, dim, 0)
     return True
+
+
+def _arguments(select: Node) -> tuple[int, int]:
+    """Axis and index of a select; of anything else something harmless."""
+    args: list[Any] = [*select.args, 0, 0]
+    return (args[1], args[2]) if select.target is aten.select.int else (0, 0)

@@ -52,7 +52,10 @@ def learned(objective: Objective, constant: RoundedConstant, steps: int = STEPS)
     soft = Soft(weight / step - down)
     scale = float(step.square().mean())
     optimizer = torch.optim.Adam([soft.logit], lr=_RATE)
-    best, least = _hard(weight, step, down, torch.round(weight / step) - down, encoding), float("inf")
+    best, least = (
+        _hard(weight, step, down, torch.round(weight / step) - down, encoding),
+        float("inf"),
+    )
     for k in range(steps):
         up = soft()
         change = (down + up).clamp(encoding.qmin, encoding.qmax) * step - weight

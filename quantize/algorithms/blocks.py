@@ -38,7 +38,9 @@ def blocks(module: GraphModule) -> list[Block]:
     nodes = [n for n in module.graph.nodes if n.op not in ("get_attr", "output")]
     varying = _varying(nodes)
     order = {n: i for i, n in enumerate(varying)}
-    last = {n: max((order[u] for u in n.users if u in order), default=len(varying)) for n in varying}
+    last = {
+        n: max((order[u] for u in n.users if u in order), default=len(varying)) for n in varying
+    }
     cuts: list[Node] = []
     reach = -1
     for i, node in enumerate(varying):
@@ -51,7 +53,7 @@ def blocks(module: GraphModule) -> list[Block]:
     for cut in cuts[1:]:
         inside = tuple(n for n in varying if order[start] < order[n] <= order[cut])
         block = Block(start, cut, inside)
-        if block.weights and cut.target in g.ADDITION | {None} or cut is cuts[-1]:
+        if (block.weights and cut.target in g.ADDITION | {None}) or cut is cuts[-1]:
             found.append(block)
             start = cut
     return _joined([b for b in found if b.weights] or found)
@@ -97,7 +99,7 @@ def _attends(block: Block) -> bool:
 
 
 def extract(module: GraphModule, block: Block) -> GraphModule:
-    """A block as a module of its own: from its start's values to its end's; constants are shared."""
+    """A block as a module of its own, from its start's values to its end's; it shares constants."""
     graph = Graph()
     copies: dict[Node, Node] = {block.start: graph.placeholder("x")}
     inside = set(block.nodes)

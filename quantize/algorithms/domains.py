@@ -84,4 +84,3 @@ def _moving(
     lo = float(x[max(left, 0)])
     hi = float(x[min(right, len(x) - 1)])
     return (lo, hi) if lo < hi else (low, high)
-

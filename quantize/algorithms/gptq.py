@@ -43,7 +43,7 @@ def rounded(objective: Objective, constant: RoundedConstant) -> Tensor:
     work = objective.matrices(weight).double().clone()
     steps = objective.matrices(encoding.steps(weight)).double()
     moment = objective.inputs.double().clone()
-    parts, _, columns = work.shape
+    columns = work.shape[2]
     size = moment.diagonal(dim1=1, dim2=2)
     dead = size == 0
     moment.diagonal(dim1=1, dim2=2)[dead] = 1.0

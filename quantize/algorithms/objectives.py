@@ -41,7 +41,6 @@ class Objective:
         """A weight [out, in / groups, ...] as [parts, rows, columns]."""
         return weight.reshape(self.parts, weight.shape[0] // self.parts, -1)
 
-
     def cost(self, change: Tensor) -> float:
         """tr(G ΔW H ΔWᵀ) of a change [parts, rows, columns]."""
         moved = change.double() @ self.inputs.double()
@@ -96,8 +95,7 @@ def objectives(simulation: Simulation, samples: Tensor, *, attention: bool) -> I
     layers = {
         edge[0]: edge
         for edge in simulation.constants
-        if simulation.nodes[edge[0]].target in g.LINEAR
-        and edge in simulation.plan.constants
+        if simulation.nodes[edge[0]].target in g.LINEAR and edge in simulation.plan.constants
     }
     roles = dict(_roles(simulation)) if attention else {}
     uses = {product.name for _, product in roles.values()}
@@ -157,10 +155,8 @@ def _mixed(x: Tensor, weights: Tensor) -> Tensor:
 
 
 def _roles(simulation: Simulation) -> Iterator[tuple[str, tuple[str, Node]]]:
-    """Linear operators that make queries, keys or values of attention, with the product that reads."""
-    for softmax in simulation.module.graph.find_nodes(
-        op="call_function", target=aten.softmax.int
-    ):
+    """What makes queries, keys or values of attention, with the product that reads them."""
+    for softmax in simulation.module.graph.find_nodes(op="call_function", target=aten.softmax.int):
         scores = _behind(softmax.args[0])
         readers = [n for n in simulation.module.graph.nodes if n.target is aten.matmul.default]
         mixing = [n for n in readers if _behind(n.args[0]) is softmax]
@@ -168,7 +164,11 @@ def _roles(simulation: Simulation) -> Iterator[tuple[str, tuple[str, Node]]]:
             continue
         q, k = (_behind(a, views=True) for a in scores.args[:2])
         v = _behind(mixing[0].args[1], views=True)
-        for name, node, product in (("query", q, scores), ("key", k, scores), ("value", v, mixing[0])):
+        for name, node, product in (
+            ("query", q, scores),
+            ("key", k, scores),
+            ("value", v, mixing[0]),
+        ):
             heads = scores.meta["val"].ndim == 4 and node.target is aten.linear.default
             if heads and len(g.shape_of(node)) == 3:
                 yield node.name, (name, product)

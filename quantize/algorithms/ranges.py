@@ -17,19 +17,16 @@ from torch import Tensor
 from edgemix import graph as g
 from edgemix.encoding import Encoding
 from edgemix.quantize.draft import Draft
-from edgemix.quantize.params import encode, representable
+from edgemix.quantize.params import Range, encode, representable
 from edgemix.quantize.recipe import Rule
 from edgemix.quantize.simulate import Rounding, Simulation
 
-SAMPLES = 64
+SAMPLES = 128
 _AT_ONCE = 8
 _DIRECTIONS = 6
-_WORTH = 0.8
-"""A range is cut only where that takes a fifth of its error away: what was not seen may be larger."""
-_PROVEN = 96
-"""Samples on which a cut is tried for real: the slope alone knows nothing of large errors."""
-_BOTH = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.28, 0.22, 0.17, 0.13, 0.1)
-"""Shares of the full range that are tried, the same at both ends, then at each end alone."""
+_BOTH = (1.4, 1.2, 1.1, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.28, 0.22, 0.17, 0.13, 0.1)
+"""Shares of the range that are tried, the same at both ends, then at each end alone. Above 1: what
+is to come may be larger than what was seen."""
 _ALONE = (1.0, 0.85, 0.7, 0.55, 0.4, 0.28, 0.18, 0.1)
 
 
@@ -38,11 +35,17 @@ class _Place:
     """One encoding that is free to be chosen, and where it is used."""
 
     rule: Rule
-    full: Encoding
+    full: Range
+    """Of all that calibration saw."""
     roundings: tuple[Rounding, ...]
     """Those that round something: views of a rounded value have nothing left to round."""
     shared: tuple[Rounding, ...]
     """All that take the encoding."""
+
+    def use(self, encoding: Encoding) -> None:
+        """Round in this encoding."""
+        for rounding in self.shared:
+            rounding.encoding = encoding
 
 
 def choose_ranges(
@@ -50,100 +53,139 @@ def choose_ranges(
 ) -> Draft:
     """The draft with the ranges that move the output least.
 
+    Cross-validated: shares of the range of one half of the samples are judged on the other half,
+    and the other way round, so that a range is as wide as what was not seen needs.
+
     Args:
         draft: any.
-        samples: inputs [n, ...]; the first 64 are used.
+        samples: inputs [n, ...]; the first 128 are used, at least two are needed.
         on_step: called with the share that is done.
     """
     simulation = draft.simulate()
     places = list(_places(draft, simulation))
-    samples = samples[:SAMPLES]
-    chosen = [p.full for p in places]
+    x = samples[:SAMPLES]
+    half = len(x) // 2
+    folds = ((x[:half], x[half : 2 * half]), (x[half : 2 * half], x[:half])) if half else ((x, x),)
+    found = [
+        _shares(simulation, places, *fold, lambda s: on_step((i + s) / len(folds)))  # noqa: B023
+        for i, fold in enumerate(folds)
+    ]
+    for place, pairs in zip(places, zip(*found, strict=True), strict=True):
+        low, high = (sum(side) / len(pairs) for side in zip(*pairs, strict=True))
+        place.use(encode((place.full[0] * low, place.full[1] * high), place.rule))
+    return draft.updated(simulation)
+
+
+def _shares(
+    simulation: Simulation, places: list[_Place], seen: Tensor, judged: Tensor,
+    on_step: Callable[[float], None],
+) -> list[tuple[float, float]]:  # fmt: skip
+    """For every place, the shares of the range of ``seen`` that are best for ``judged``."""
+    ranges = _limits(simulation, places, seen)
+    chosen = [encode(r, p.rule) for p, r in zip(places, ranges, strict=True)]
     for stage, part in enumerate((_scaled, _cut_below, _cut_above)):
-        tried = [list(dict.fromkeys(part(p, c))) for p, c in zip(places, chosen, strict=True)]
+        tried = [
+            list(dict.fromkeys(part(p, r, c)))
+            for p, r, c in zip(places, ranges, chosen, strict=True)
+        ]
         costs = [torch.zeros(len(t), dtype=torch.float64) for t in tried]
         generator = torch.Generator().manual_seed(stage)
-        pieces = samples.split(_AT_ONCE)
+        pieces = torch.split(judged, _AT_ONCE)
         for i, piece in enumerate(pieces):
             _add_costs(simulation, piece, places, tried, costs, generator)
             on_step((stage + (i + 1) / len(pieces)) / 6)
         chosen = [t[int(c.argmin())] for t, c in zip(tried, costs, strict=True)]
-    for i, (place, encoding) in enumerate(zip(places, chosen, strict=True)):
-        half = _between(place, encoding)
-        _settle(
-            simulation, samples[:_PROVEN], place, list(dict.fromkeys([place.full, half, encoding]))
-        )
+    with simulation.only():
+        expected = simulation.run(judged)
+    found = []
+    for i, (place, full, cut) in enumerate(zip(places, ranges, chosen, strict=True)):
+        wide = tuple(1.2 * end for end in full)
+        middle = tuple((a + b) / 2 for a, b in zip(full, representable(cut), strict=True))
+        candidates = [encode(r, place.rule) for r in (full, wide, middle)]  # type: ignore[arg-type]
+        best = _settle(simulation, judged, expected, place, list(dict.fromkeys([*candidates, cut])))
+        low, high = representable(best)
+        found.append((_share(low, full[0]), _share(high, full[1])))
         on_step(0.5 + 0.5 * (i + 1) / len(places))
-    return draft.updated(simulation)
+    return found
 
 
-def _between(place: _Place, cut: Encoding) -> Encoding:
-    """Half-way from the full range to the one that is cut most."""
-    (a, b), (c, d) = representable(place.full), representable(cut)
-    return encode(((a + c) / 2, (b + d) / 2), place.rule)
+def _share(end: float, full: float) -> float:
+    return min(max(end / full, 0.02), 2.0) if full != 0.0 else 1.0
 
 
-def _settle(simulation: Simulation, x: Tensor, place: _Place, candidates: list[Encoding]) -> None:
-    """Take the candidate that really moves the output least, with nothing else rounded."""
-    if len(candidates) > 1:
-        with simulation.only():
-            expected = simulation.run(x)
-        errors = []
-        for encoding in candidates:
-            for rounding in place.shared:
-                rounding.encoding = encoding
-            with simulation.only(lambda r: r in place.shared):
-                errors.append(float((simulation.run(x) - expected).double().square().sum()))
-        best = candidates[errors.index(min(errors))]
-        if min(errors) > _WORTH * errors[0]:
-            best = candidates[0]
-    else:
-        best = candidates[0]
-    for rounding in place.shared:
-        rounding.encoding = best
+def _limits(simulation: Simulation, places: list[_Place], x: Tensor) -> list[Range]:
+    """The range of every place's values."""
+    seen: dict[Rounding, Range] = {}
+
+    def keep(rounding: Rounding, given: tuple[Tensor, ...]) -> None:
+        low, high = seen.get(rounding, (0.0, 0.0))
+        seen[rounding] = min(low, given[0].amin().item()), max(high, given[0].amax().item())
+
+    hooks = [r.register_forward_pre_hook(keep) for p in places for r in p.roundings]  # type: ignore[arg-type]
+    with simulation.only():
+        simulation.run(x)
+    for hook in hooks:
+        hook.remove()
+    return [
+        (min(seen[r][0] for r in p.roundings), max(seen[r][1] for r in p.roundings)) for p in places
+    ]
 
 
 def _places(draft: Draft, simulation: Simulation) -> Iterator[_Place]:
+    stats = draft.calibration.stats
     groups: dict[str, list[str]] = {}
     for name, root in draft.plan.groups.items():
         if root in draft.plan.rules:
             groups.setdefault(root, []).append(name)
     for root, names in groups.items():
-        all_of = tuple(simulation.values[n] for n in names)
-        own = tuple(
-            simulation.values[n] for n in names if simulation.nodes[n].target not in g.VIEW | g.SELECTING
-        )  # fmt: skip
-        full = draft.plan.encodings[names[0]]
-        yield _Place(draft.plan.rules[root], full, own or all_of[:1], all_of)
+        own = [n for n in names if simulation.nodes[n].target not in g.VIEW | g.SELECTING]
+        ranges = [(stats[n].minimum, stats[n].maximum) for n in own or names if n in stats]
+        if ranges:
+            full = min(0.0, *(r[0] for r in ranges)), max(0.0, *(r[1] for r in ranges))
+            shared = tuple(simulation.values[n] for n in names)
+            rounds = tuple(simulation.values[n] for n in own) or shared[:1]
+            yield _Place(draft.plan.rules[root], full, rounds, shared)
     for edge, rounding in simulation.narrow.items():
         node = simulation.nodes[edge[0]]
-        rule = draft.recipe.operand_rule(g.where(node), g.op_name(node))
-        rule = rule or draft.recipe.activations
+        rule = draft.recipe.operand_rule(g.where(node), g.op_name(node)) or draft.recipe.activations
         assert rule is not None
-        yield _Place(
-            rule.with_bits(rounding.encoding.bits), rounding.encoding, (rounding,), (rounding,)
-        )
+        source = stats[g.reordered(simulation.nodes[edge[1]]).name]
+        full = min(0.0, source.minimum), max(0.0, source.maximum)
+        yield _Place(rule.with_bits(rounding.encoding.bits), full, (rounding,), (rounding,))
 
 
-def _scaled(place: _Place, now: Encoding) -> Iterator[Encoding]:
-    low, high = representable(place.full)
-    for share in _BOTH:
-        yield encode((low * share, high * share), place.rule)
+def _scaled(place: _Place, full: Range, now: Encoding) -> Iterator[Encoding]:
     yield now
+    yield from (encode((full[0] * share, full[1] * share), place.rule) for share in _BOTH)
 
 
-def _cut_below(place: _Place, now: Encoding) -> Iterator[Encoding]:
+def _cut_below(place: _Place, full: Range, now: Encoding) -> Iterator[Encoding]:
     low, high = representable(now)
     yield now
     if not place.rule.symmetric:
         yield from (encode((low * share, high), place.rule) for share in _ALONE)
 
 
-def _cut_above(place: _Place, now: Encoding) -> Iterator[Encoding]:
+def _cut_above(place: _Place, full: Range, now: Encoding) -> Iterator[Encoding]:
     low, high = representable(now)
     yield now
     if not place.rule.symmetric:
         yield from (encode((low, high * share), place.rule) for share in _ALONE)
+
+
+def _settle(
+    simulation: Simulation, x: Tensor, expected: Tensor, place: _Place, candidates: list[Encoding]
+) -> Encoding:
+    """The candidate that really moves the output least, with nothing else rounded.
+
+    The slope alone knows nothing of large errors.
+    """
+    errors = []
+    for encoding in candidates:
+        place.use(encoding)
+        with simulation.only(lambda r: r in place.shared):
+            errors.append(float((simulation.run(x) - expected).double().square().sum()))
+    return candidates[errors.index(min(errors))]
 
 
 def _add_costs(

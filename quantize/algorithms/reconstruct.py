@@ -1,4 +1,4 @@
-"""Block reconstruction: learn roundings, steps and biases until a block gives what it gave in float.
+"""Block reconstruction: learn roundings, steps and biases until a block gives what it should.
 
 Li et al., "BRECQ", ICLR 2021 (the block as the unit); Wei et al., "QDrop", ICLR 2022 (roundings of
 values are left out at random while learning, so that what is learned holds beside the samples).
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -98,13 +99,15 @@ def _learn(
 
 def _ends(simulation: Simulation, block: Block, x: Tensor) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
-        pairs = [values_at(simulation.module, [block.start, block.end], b) for b in x.split(64)]
+        pairs = [
+            values_at(simulation.module, [block.start, block.end], b) for b in torch.split(x, 64)
+        ]
     return torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs])
 
 
 def _error(part: nn.Module, x: Tensor, target: Tensor) -> float:
     with torch.no_grad():
-        pieces = zip(x.split(64), target.split(64), strict=True)
+        pieces = zip(torch.split(x, 64), torch.split(target, 64), strict=True)
         return sum(float((part(a) - b).double().square().sum()) for a, b in pieces)
 
 
@@ -143,7 +146,9 @@ class _Weight(_Learner):
         # The two steps around the real weight or, where an earlier rounding went elsewhere, around
         # that one: it may go back towards the real weight.
         near = (start - real).abs() < 1
-        self._down = torch.where(near, torch.floor(real), torch.where(start > real, start - 1, start))
+        self._down = torch.where(
+            near, torch.floor(real), torch.where(start > real, start - 1, start)
+        )
         part = torch.where(near, real - self._down, start - self._down)
         # Mostly where the start was, but not so far that nothing can be learned.
         self._soft = Soft(0.5 * part + 0.5 * (start - self._down))
@@ -220,11 +225,11 @@ class _Values(_Learner):
     def settle(self) -> None:
         if self.parameters:
             scale = float(self._encoding.scale[0] * self._log.detach().exp())
-            self._set(Encoding.per_tensor(scale, self._encoding.zero_point[0], qmin=self._encoding.qmin, qmax=self._encoding.qmax, dtype=self._encoding.dtype))  # fmt: skip
+            self._set(replace(self._encoding, scale=(float(np.float32(scale)),)))
 
     def _set(self, encoding: Encoding) -> None:
         for module in self.modules:
-            module.encoding = replace(encoding)
+            module.encoding = encoding
 
     def state(self) -> Any:
         return self._encoding

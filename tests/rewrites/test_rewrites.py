@@ -67,7 +67,7 @@ def test_standard_rewrites_leave_no_norm_chunk_or_scalar(program: Program) -> No
     # The norm before the pooling finds no neighbour: it becomes a depthwise convolution.
     assert names.count("conv2d") == 3 + 1
     assert [s.name for s in after.history] == [
-        "unpack_views", "fold_norm", "lift_scalars", "split_softmax",
+        "unpack_views", "fold_norm", "lift_scalars", "fold_scale", "split_softmax",
     ]  # fmt: skip
     x = torch.randn(4, 3, 5, 7)
     torch.testing.assert_close(after.run(x)[0], program.run(x)[0], rtol=1e-4, atol=1e-4)
