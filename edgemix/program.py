@@ -328,8 +328,14 @@ class Program:
 
     @property
     def quantized(self) -> bool:
-        """Whether the graph holds quantize nodes."""
-        return any(g.is_quantize(node) for node in self.graph.graph.nodes)
+        """Whether the graph holds quantized weights or values."""
+        return any(g.is_dequantize(node) for node in self.graph.graph.nodes)
+
+    @property
+    def recipe(self) -> str:
+        """Name of the recipe that it was quantized by; empty where it was not."""
+        recipes = [s.options.get("recipe") for s in self.history if s.name == "quantize"]
+        return str(recipes[-1]["name"]) if recipes and recipes[-1] else ""
 
     @property
     def output_encodings(self) -> tuple[Encoding | None, ...]:

@@ -186,7 +186,7 @@ def _narrow(
             rule = recipe.operand_rule(g.where(node), g.op_name(node)) or rule
         elif recipe.states is None:
             continue
-        if rule is None:
+        if rule is None or rule.sqnr_db is not None:
             continue
         wide = [
             n for n in node.all_input_nodes

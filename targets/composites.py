@@ -14,6 +14,7 @@ from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
 from edgemix.graph import aten, through_quantization
+from edgemix.program import Program
 from edgemix.targets.base import Finding
 
 
@@ -36,16 +37,24 @@ def whole_softmax(module: GraphModule) -> int:
     return count
 
 
-def odd_widths(module: GraphModule, title: str) -> Iterator[Finding]:
+def odd_widths(program: Program, module: GraphModule, title: str) -> Iterator[Finding]:
     """Values of other than eight bits: the integer kernels of phones' runtimes have none."""
+    odd = {}
     for node in module.graph.nodes:
         if g.is_quantize(node) and node.args[0].op != "get_attr":
             bits = g.encoding_of(module, node).bits
             if bits != 8:
-                why = f"it has {bits} bits, {title}'s kernels have 8"
-                yield Finding(
-                    g.where(through_quantization(node)), why, "quantize with the recipe int8"
-                )
+                odd[through_quantization(node)] = bits
+    if odd:
+        first = next(iter(odd))
+        more = f"; so have {len(odd) - 1} other values" if len(odd) > 1 else ""
+        why = f"it has {odd[first]} bits, {title}'s kernels have 8{more}"
+        nearest = _NEAREST.get(program.recipe, "int8")
+        yield Finding(g.where(first), why, f"quantize with the recipe {nearest}")
+
+
+_NEAREST = {"w4a4": "w4a8", "fixed-auto": "fixed8"}
+"""Recipes whose values have eight bits, for those whose values have not; int8 for others."""
 
 
 def _split_logits(node: Node) -> Node | None:

@@ -25,7 +25,7 @@ def findings(program: Program) -> tuple[Finding, ...]:
     found: list[Finding] = []
     if not program.states:
         whole_softmax(module)
-        found += odd_widths(module, "Core ML")
+        found += odd_widths(program, module, "Core ML")
     for node in g.float_ops(module):
         name = g.op_name(node)
         if name in _REFUSED:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from torch.fx import GraphModule, Node
 
@@ -26,7 +26,7 @@ def findings(
         title: the target's name, for messages.
         most: multiply-accumulates that the target unrolls at most.
     """
-    if not program.quantized:
+    if not program.encodings:
         return (Finding(Where("program"), "firmware computes in fixed point", _REMEDY),)
     if len(program.inputs) != 1 or len(program.outputs) != 1:
         why = "firmware takes one input and one output beside its states"
@@ -35,7 +35,7 @@ def findings(
         why = f"it takes {program.inputs[0].shape[0]} samples at once, firmware takes one"
         return (Finding(Where("program"), why, "export the model with batch 1"),)
     module = program.module()
-    found: list[Finding] = []
+    found: list[Finding] = list(_not_fixed(module))
     for node in module.graph.nodes:
         found.extend(_refusals(module, node, takes, title))
     work = {node: multiplies(node) for node in module.graph.nodes}
@@ -64,7 +64,7 @@ def _refusals(
     module: GraphModule, node: Node, takes: Callable[[GraphModule, Node], bool], title: str
 ) -> list[Finding]:
     if node.op == "call_function" and g.is_quantize(node):
-        return _not_fixed(module, node)
+        return []
     if node.op == "placeholder" and g.produced_encoding(module, node) is None:
         return [Finding(g.where(node), "it is not quantized", _REMEDY)]
     if node.op != "call_function" or g.is_dequantize(node) or node.target in g.VIEW:
@@ -79,10 +79,17 @@ def _refusals(
     return []
 
 
-def _not_fixed(module: GraphModule, node: Node) -> list[Finding]:
-    encoding = g.encoding_of(module, node)
-    source = g.through_quantization(node)
-    if source.op == "get_attr" or encoding.fixed_point() is not None:
-        return []
-    why = f"its scale {encoding.scale[0]:.6g} is no power of two"
-    return [Finding(g.where(source), why, _REMEDY)]
+def _not_fixed(module: GraphModule) -> Iterator[Finding]:
+    """One finding for all: whoever chose a recipe of free scales chose it for every value."""
+    odd = {}
+    for node in module.graph.nodes:
+        if g.is_quantize(node) and node.args[0].op != "get_attr":
+            encoding = g.encoding_of(module, node)
+            if encoding.fixed_point() is None:
+                odd[g.through_quantization(node)] = encoding.scale[0]
+    if odd:
+        first = next(iter(odd))
+        more = f", nor are those of {len(odd) - 1} other values" if len(odd) > 1 else ""
+        yield Finding(
+            g.where(first), f"its scale {odd[first]:.6g} is no power of two{more}", _REMEDY
+        )

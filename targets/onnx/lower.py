@@ -17,7 +17,6 @@ from edgemix.targets.base import Artifact, plain_bindings
 MAIN = "model.onnx"
 OPSET = 21
 """The first in which a quantizer may have 16 bits."""
-_UNSIGNED = (0, 255, torch.uint8)
 
 
 def lower(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,9 +70,10 @@ def unsigned_activations(module: GraphModule) -> None:
         if encoding.qmin >= 0:  # a spike is what it is in either type
             node.args = (*node.args[:-1], torch.uint8)
             continue
-        if encoding.axis is not None or (encoding.qmin != -128 and not _elementwise_constant(node)):
+        if encoding.axis is not None:
             continue
         source = node.args[0]
+        limits = encoding.qmin + 128, encoding.qmax + 128
         if dequantizes and source.op == "get_attr":
             if not _elementwise_constant(node):
                 continue
@@ -82,7 +82,7 @@ def unsigned_activations(module: GraphModule) -> None:
             module.register_buffer(name, shifted)
             with module.graph.inserting_before(node):
                 source = module.graph.get_attr(name)
-        node.args = (source, node.args[1], encoding.zero_point[0] + 128, *_UNSIGNED)
+        node.args = (source, node.args[1], encoding.zero_point[0] + 128, *limits, torch.uint8)
 
 
 def narrow_ranges(module: GraphModule) -> None:

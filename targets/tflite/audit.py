@@ -12,6 +12,13 @@ from edgemix.extras import need
 from edgemix.targets.base import Arithmetic, OpPrecision
 
 _CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE"})
+_NORM_STEPS = frozenset(
+    {
+        "DEQUANTIZE", "MEAN", "SUM", "SUB", "ADD", "MUL", "DIV", "SQUARED_DIFFERENCE", "SQUARE",
+        "RSQRT", "SQRT",
+    }
+)  # fmt: skip
+"""What the converter makes of a layer or group norm: it has no integer kernel for one."""
 _MOVES = frozenset(
     {
         "RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "SPLIT", "SQUEEZE", "EXPAND_DIMS",
@@ -43,6 +50,8 @@ def audit(request: Mapping[str, Any]) -> dict[str, Any]:
         if real and request["states"]:
             # Its islands apart, such a model computes in float between grids, by design.
             achieved = "float between integers"
-        own = achieved if request["states"] else asked
+        elif real and request["norms"] and kind in _NORM_STEPS:
+            achieved = "float between integers"
+        own = achieved if achieved == "float between integers" else asked
         found.append(OpPrecision(label, names.get(op["outputs"][0], kind), own, achieved))
     return {"ops": [asdict(op) for op in found]}

@@ -11,6 +11,7 @@ from torch import nn
 from edgemix.encoding import Encoding
 from edgemix.errors import ToolError
 from edgemix.extras import need, versions
+from edgemix.graph import aten
 from edgemix.program import Program, TensorSpec, quiet
 from edgemix.targets.base import Artifact, Binding, bindings
 from edgemix.targets.composites import whole_softmax
@@ -20,6 +21,7 @@ from edgemix.targets.tflite.pooling import lower_pooling
 
 MAIN = "model.tflite"
 SIGNATURE = "serving_default"
+_NORMS = (aten.layer_norm.default, aten.group_norm.default)
 
 
 def lower(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,6 +31,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     path = Path(request["folder"]) / MAIN
     module = program.module()
     joined = 0 if program.states else whole_softmax(module)
+    norms = sum(n.target in _NORMS for n in module.graph.nodes)
     islands = 0
     if program.states and program.quantized:
         islands = integer_islands(module)
@@ -61,6 +64,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         toolchain=versions("torch", "litert-torch", "ai-edge-litert"),
         facts={
             "signature": SIGNATURE,
+            **({"norms in float": norms} if program.encodings and norms else {}),
             **({"integer linear operators": islands} if program.states else {}),
             **({} if program.states else {"softmax": softmax}),
         },

@@ -15,8 +15,6 @@ _REFUSED = {
     "grid_sampler_2d": ("TFLite has no grid_sample", "gather at rounded positions"),
 }
 _NO_INTEGER = {
-    "layer_norm": "TFLite computes a layer norm in float",
-    "group_norm": "TFLite computes a group norm in float",
     "reciprocal": "TFLite divides in float",
     "erf": "TFLite has no integer error function",
 }
@@ -25,11 +23,14 @@ _NO_INTEGER = {
 def findings(program: Program) -> tuple[Finding, ...]:
     """Nodes that cannot be converted; in a quantized program also those without integer kernels."""
     module = program.module()
+    if program.quantized and not program.encodings:
+        why = "the converter keeps weights in float where values are"
+        return (Finding(g.Where("program"), why, "quantize with the recipe int8"),)
     if program.states:
         found: list[Finding] = []
     else:
         whole_softmax(module)
-        found = list(odd_widths(module, "TFLite"))
+        found = list(odd_widths(program, module, "TFLite"))
     for node in g.float_ops(module):
         name = g.op_name(node)
         if name in _REFUSED:

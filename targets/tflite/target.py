@@ -54,6 +54,7 @@ class TFLite:
         request = {
             "model": str(folder / artifact.main), "quantized": quantized,
             "states": quantized and bool(artifact.states),
+            "norms": quantized and "norms in float" in artifact.facts,
         }  # fmt: skip
         answer = child.call(f"{_ROOM}.audit:audit", request, tool="LiteRT")
         return tuple(OpPrecision(**op) for op in answer["ops"])
