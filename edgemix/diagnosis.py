@@ -26,9 +26,49 @@ class LayerQuality:
     op: str
     sqnr_db: float | None
     """10 · log10(Σ float² / Σ (float − quantized)²), None where they are identical."""
+    own_db: float | None
+    """The same for this value's rounding alone, of float inputs: what is missing to it was lost
+    before."""
     clipped: float
     """Share of values at either end of the integer range."""
     encoding: Encoding
+    causes: tuple[str, ...] = ()
+    """What probably happened, for people."""
+
+
+_POOR_DB = 25.0
+_BEYOND = 0.02
+_DOMINANT = 8.0
+_INHERITED_DB = 6.0
+
+
+def _causes(
+    own_db: float | None, sqnr: float | None, beyond: tuple[float, float], dominance: float,
+    encoding: Encoding,
+) -> Iterator[str]:  # fmt: skip
+    """What a poor value's figures say.
+
+    Args:
+        own_db: SQNR of its own rounding.
+        sqnr: with everything before it.
+        beyond: shares of float values below and above what the encoding represents.
+        dominance: the largest channel's peak as a multiple of the median channel's.
+        encoding: its.
+    """
+    if sqnr is None or sqnr >= _POOR_DB:
+        return
+    if own_db is None or own_db - sqnr > _INHERITED_DB:
+        yield "most of the error comes from before"
+        return
+    low, high = beyond
+    if low + high > _BEYOND:
+        edge = encoding.zero_point[0] in (encoding.qmin, encoding.qmax)
+        at_edge = ", the zero point lies at the edge" if edge else ""
+        yield f"{low + high:.1%} of the values are clipped{at_edge}"
+    if dominance > _DOMINANT:
+        yield f"one channel is {dominance:.0f} times as large as the median channel"
+    if low + high <= _BEYOND and dominance <= _DOMINANT:
+        yield f"{encoding.bits} bits are few for its distribution"
 
 
 def layers(program: Program, quantized: Program, samples: Tensor) -> tuple[LayerQuality, ...]:
@@ -45,7 +85,8 @@ def layers(program: Program, quantized: Program, samples: Tensor) -> tuple[Layer
     """
     plain, coded = program.module(), quantized.module()
     twins = _twins(plain, coded)
-    sums = {node: [0.0, 0.0, 0.0, 0] for node in twins}
+    sums = {node: [0.0] * 7 for node in twins}
+    peaks: dict[Node, Tensor] = {}
     runs = zip(_runs(program, plain, samples), _runs(quantized, coded, samples), strict=True)
     for real, found in runs:
         for node, twin in twins.items():
@@ -58,16 +99,42 @@ def layers(program: Program, quantized: Program, samples: Tensor) -> tuple[Layer
             entry[1] += float(((expected - restored) ** 2).sum())
             entry[2] += float(((integers == encoding.qmin) | (integers == encoding.qmax)).sum())
             entry[3] += integers.numel()
-    return tuple(
-        LayerQuality(
-            g.where(node),
-            "input" if node.op == "placeholder" else g.op_name(node),
-            _decibels(signal, noise),
-            clipped / count,
-            g.encoding_of(coded, _quantize(node)),
-        )
-        for node, (signal, noise, clipped, count) in sums.items()
+            alone = encoding.dequantize(encoding.quantize(real[twin])).double()
+            entry[4] += float(((expected - alone) ** 2).sum())
+            lowest, highest = (
+                (q - encoding.zero_point[0]) * encoding.lsb for q in (encoding.qmin, encoding.qmax)
+            )
+            entry[5] += float((expected < lowest - encoding.lsb / 2).sum())
+            entry[6] += float((expected > highest + encoding.lsb / 2).sum())
+            peak = _channel_peaks(twin, real[twin])
+            peaks[node] = torch.maximum(peaks.get(node, peak), peak)
+    return tuple(_quality(coded, node, sums[node], peaks[node]) for node in twins)
+
+
+def _quality(coded: GraphModule, node: Node, sums: list[float], peaks: Tensor) -> LayerQuality:
+    signal, noise, clipped, count, own, below, above = sums
+    encoding = g.encoding_of(coded, _quantize(node))
+    sqnr, alone = _decibels(signal, noise), _decibels(signal, own)
+    median = float(peaks.median())
+    dominance = float(peaks.max()) / median if median > 0 else 1.0
+    causes = _causes(alone, sqnr, (below / count, above / count), dominance, encoding)
+    return LayerQuality(
+        g.where(node),
+        "input" if node.op == "placeholder" else g.op_name(node),
+        sqnr,
+        alone,
+        clipped / count,
+        encoding,
+        tuple(causes),
     )
+
+
+def _channel_peaks(node: Node, value: Tensor) -> Tensor:
+    """The largest magnitude of every channel."""
+    if value.ndim < 2:
+        return value.abs().max().reshape(1)
+    axis = g.channel_axis(node)
+    return value.abs().amax([d for d in range(value.ndim) if d != axis])
 
 
 def left_float(program: Program) -> tuple[Where, ...]:

@@ -223,7 +223,7 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
             edgemix=__version__,
             command=shlex.join(order.command),
             model=build.model(quantized, diagnosis.multiply_accumulates(program)),
-            recipe=recipe.model_dump(mode="json"),
+            recipe=made.recipe.model_dump(mode="json"),
             calibration=schema.CalibrationData(
                 source=calibration_data.source, **asdict(calibration.data)
             ),
@@ -400,11 +400,11 @@ def _quantized(
 ) -> Quantized:  # fmt: skip
     """The quantized program, and what each algorithm did for it."""
     samples = source.head(min(order.samples, _ALGORITHM_SAMPLES)).tensor()
-    total = float(len(recipe.algorithms)) or None
-    with say.step(f"quantize ({recipe.name})", total) as progress:
+    steps = ["widths", "fallback", *recipe.algorithms]
+    with say.step(f"quantize ({recipe.name})", float(len(steps))) as progress:
 
         def heard(name: str, share: float) -> None:
-            progress([*recipe.algorithms].index(name) + share)  # type: ignore[arg-type]
+            progress(steps.index(name) + share)
 
         return finish(program, calibration, recipe, samples, heard)
 
@@ -471,6 +471,8 @@ def _layer(quality: diagnosis.LayerQuality) -> schema.Layer:
         source=quality.where.source or "",
         op=quality.op,
         sqnr_db=quality.sqnr_db,
+        own_sqnr_db=quality.own_db,
         clipped=quality.clipped,
+        causes=quality.causes,
         encoding=f"{e.dtype}, scale {e.scale[0]:.6g}, zero point {e.zero_point[0]}",
     )

@@ -125,7 +125,7 @@ def compare(
     if encoding is not None:
         steps = np.abs(encoding.integers(expected) - encoding.integers(found))
         worst: int | None = int(steps.max())
-        # A contract counts steps of eight bits: in sixteen, float kernels are not exact to the last.
+        # A contract counts steps of eight bits: float kernels are not exact to sixteen.
         steps = steps / 2 ** max(encoding.bits - 8, 0)
     else:
         steps = np.abs(expected - found) / max(float(np.ptp(expected)) / 255, 1e-30)

@@ -86,7 +86,11 @@ def assign(module: GraphModule, calibration: Calibration, recipe: Recipe, states
         InputError: a node of the graph was never reached by the calibration data.
     """
     recipe.check_exceptions(
-        [(g.where(n), g.op_name(n)) for n in module.graph.nodes if n.op == "call_function"]
+        [
+            (g.where(n), "input" if n.op == "placeholder" else g.op_name(n))
+            for n in module.graph.nodes
+            if n.op in ("placeholder", "call_function")
+        ]
     )
     groups = _Groups()
     ranges: dict[str, Range] = {}
@@ -134,7 +138,11 @@ def assign(module: GraphModule, calibration: Calibration, recipe: Recipe, states
         _align_additions(module, groups, ranges, recipe.align_additions)
     found = groups.encodings(ranges, fixed, rules)
     encodings = {name: encoding for name, encoding in found.items() if name in rules}
-    narrow = dict(_narrow(module, encodings, calibration, recipe))
+    kept = {groups.root(n.name) for n in wide} | {
+        n.name for n in module.graph.nodes if n.target in g.DIVISION or g.feeds_division(n)
+    }
+    by_rule = {name for name in encodings if groups.root(name) in kept or name in kept}
+    narrow = dict(_narrow(module, encodings, by_rule, calibration, recipe))
     roots = {name: groups.root(name) for name in encodings}
     free = {
         r: w for r, w in groups.widest(ranges, rules).items() if not _is_one_of(encodings, r, fixed)
@@ -167,14 +175,18 @@ def _added(summed: set[Node]) -> set[Node]:
 
 
 def _narrow(
-    module: GraphModule, encodings: Mapping[str, Encoding], calibration: Calibration, recipe: Recipe
+    module: GraphModule,
+    encodings: Mapping[str, Encoding],
+    by_rule: set[str],
+    calibration: Calibration,
+    recipe: Recipe,
 ) -> Iterator[tuple[tuple[str, str], Encoding]]:
     """Operands that are rounded to fewer bits before an operator reads them.
 
-    A product reads what the recipe's rule for operands says. Where a state has more bits than an
-    activation, other operators too read those of an activation: products of more do not fit the 24
-    bits of a float32, in which several runtimes compute, and the table of a scalar function has an
-    entry for every value.
+    A product reads what the recipe's rule for operands says. Where a state or a divisor has more
+    bits than an activation, other operators too read those of an activation: products of more do
+    not fit the 24 bits of a float32, in which several runtimes compute, and the table of a scalar
+    function has an entry for every value.
     """
     for node in module.graph.nodes:
         if node.op != "call_function" or node.target in _READS_WIDE or not _is_float(node):
@@ -182,15 +194,15 @@ def _narrow(
         if g.is_spike(node) or g.is_quantize(node):
             continue
         rule = _rule(node, recipe)
-        if node.target in g.PRODUCT:
-            rule = recipe.operand_rule(g.where(node), g.op_name(node)) or rule
-        elif recipe.states is None:
-            continue
+        own = recipe.operand_rule(g.where(node), g.op_name(node))
+        rule = own if own is not None and node.target in g.PRODUCT else rule
         if rule is None or rule.sqnr_db is not None:
             continue
+        # An exception that makes a value wider is meant for its readers, too.
         wide = [
             n for n in node.all_input_nodes
             if n.name in encodings and encodings[n.name].bits > rule.bits
+            and (rule is own or n.name in by_rule)
         ]  # fmt: skip
         if node.target is g.aten.mul.Tensor and len(node.all_input_nodes) == 2:
             wide = wide[1:]  # one factor may have them all

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from edgemix.errors import EdgemixError
+from edgemix.errors import EdgemixError, InputError
 from edgemix.program import Program
 from edgemix.quantize.algorithms.adaround import learn_rounding
 from edgemix.quantize.algorithms.bias import correct_biases
@@ -18,6 +18,7 @@ from edgemix.quantize.algorithms.domains import cut_domains
 from edgemix.quantize.algorithms.equalize import equalize
 from edgemix.quantize.algorithms.gptq import round_by_columns
 from edgemix.quantize.algorithms.migrate import Stats
+from edgemix.quantize.algorithms.mixed import Budget, choose_widths, widen
 from edgemix.quantize.algorithms.ranges import choose_ranges
 from edgemix.quantize.algorithms.reconstruct import reconstruct
 from edgemix.quantize.algorithms.reparam import reparam
@@ -70,6 +71,8 @@ class Quantized:
     """A quantized program, and how it came about."""
 
     program: Program
+    recipe: Recipe
+    """With the exceptions that a budget or a fallback added."""
     effects: tuple[Effect, ...]
 
 
@@ -132,6 +135,13 @@ def finish(
     effects: list[Effect] = []
     expected = None
     measurable = not program.states and len(program.inputs) == 1
+    if recipe.budget is not None or recipe.fallback != "none":
+        if not measurable:
+            raise InputError(
+                "a budget for widths, or a fallback, needs a program with one input and no states",
+                do="give exceptions by name",
+            )
+        draft = _with_widths(draft, samples, say)
     if recipe.algorithms and measurable:
         with (simulation := draft.simulate()).only():
             expected = simulation.run(samples[:_MEASURED])
@@ -149,7 +159,25 @@ def finish(
         if kept:
             draft, error = tried, after
         effects.append(Effect(name, time.perf_counter() - clock, _db(expected, after), kept))
-    return Quantized(draft.finish(time.perf_counter() - start), tuple(effects))
+    finished = draft.finish(time.perf_counter() - start)
+    return Quantized(finished, draft.recipe, tuple(effects))
+
+
+def _with_widths(draft: Draft, samples: Tensor, say: Progress) -> Draft:
+    """The draft with the widths that the recipe's budget and fallback ask for."""
+    recipe = draft.recipe
+    if recipe.budget is not None:
+        budget = Budget.parse(recipe.budget)
+        chosen = choose_widths(
+            draft, samples, budget, recipe.widths, lambda share: say("widths", share)
+        )
+        draft = Draft.start(draft.program, draft.calibration, chosen)
+    if recipe.fallback != "none":
+        chosen = widen(
+            draft, samples, recipe.keep_db, recipe.fallback, lambda share: say("fallback", share)
+        )
+        draft = Draft.start(draft.program, draft.calibration, chosen)
+    return draft
 
 
 def _error(draft: Draft, samples: Tensor, expected: Tensor) -> float:

@@ -161,6 +161,16 @@ class Recipe(BaseModel):
     divisor_bits: int | None = Field(default=None, ge=4, le=16)
     """Width of what is divided by (sums of exponentials, variances) and of its reciprocal, which
     span more octaves than activations do; None: as activations. A table has 2**bits entries."""
+    budget: str | None = None
+    """``size=60%``, ``latency=70%`` or ``lut=50%``, of what the widest of ``widths`` takes: layers
+    get widths of their own that fit it; None: all have those above."""
+    widths: tuple[int, ...] = (8, 6, 4)
+    """Bits that layers may get under a budget."""
+    fallback: Literal["none", "wide", "float"] = "none"
+    """What happens to the few values that keep the outputs from ``keep_db``: nothing, sixteen bits,
+    or float. They are listed in the report."""
+    keep_db: float = Field(default=30.0, gt=0)
+    """SQNR of the outputs that a fallback is for."""
     exceptions: tuple[LayerException, ...] = ()
     """Nodes with widths of their own; of several that match, the last one that says something
     about a width counts."""
@@ -177,6 +187,8 @@ class Recipe(BaseModel):
             other = seen.setdefault(exception.selectors, exception)
             if other is not exception:
                 raise ValueError(f"two exceptions for {exception} contradict each other")
+        if not self.widths or not all(2 <= bits <= 16 for bits in self.widths):
+            raise ValueError("widths are numbers of bits from 2 to 16, at least one")
         if self.activations is None and (self.operands or self.states or self.split):
             raise ValueError("without activations there are no operands, states or splits")
         if self.activations is not None and self.activations.granularity != "per_tensor":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgemix.cli import app
+from edgemix.cli.compare import compare
 from edgemix.cli.demo import demo
 from edgemix.cli.deploy import deploy
 from edgemix.cli.doctor import doctor
@@ -10,5 +11,5 @@ from edgemix.cli.inspect import inspect
 from edgemix.cli.synth import synth
 from edgemix.cli.validate import validate
 
-for command in (deploy, inspect, validate, synth, doctor, demo):
+for command in (deploy, compare, inspect, validate, synth, doctor, demo):
     app.command()(command)

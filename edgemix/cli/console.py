@@ -61,6 +61,10 @@ def print_json(value: Any) -> None:
 def print_report(report: Report) -> None:
     """The table of a deployment, what is not as asked for, and verdicts."""
     out.print(results_table(report))
+    if report.effects:
+        out.print(_effects(report))
+    if any(layer.causes for layer in report.layers):
+        out.print(_worst(report))
     if report.states:
         out.print(_states(report))
     for warning in report.warnings:
@@ -95,6 +99,36 @@ def results_table(report: Report) -> Table:
         table.add_row("program", "", reached, "the reference", end_section=True)
     for target in report.targets:
         table.add_row(*_row(target))
+    return table
+
+
+_WORST = 6
+
+
+def _effects(report: Report) -> Table:
+    """One row an algorithm: what it did to the outputs."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in ("algorithm", "SQNR on calibration samples", "seconds", ""):
+        table.add_column(name, justify="left" if name in ("algorithm", "") else "right")
+    for effect in report.effects:
+        reached = "identical" if effect.sqnr_db is None else f"{effect.sqnr_db:.1f} dB"
+        kept = "" if effect.kept else "not taken: no better"
+        table.add_row(effect.algorithm, reached, f"{effect.seconds:.1f}", kept)
+    return table
+
+
+def _worst(report: Report) -> Table:
+    """The poorest values first, with what happened."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in ("worst values", "SQNR", "its own", "what happened"):
+        table.add_column(name, justify="right" if name in ("SQNR", "its own") else "left")
+    poor = sorted(
+        (layer for layer in report.layers if layer.causes), key=lambda layer: layer.sqnr_db or 0.0
+    )
+    for layer in poor[:_WORST]:
+        own = "–" if layer.own_sqnr_db is None else f"{layer.own_sqnr_db:.1f} dB"
+        where = f"{layer.op} {layer.module or layer.node}"
+        table.add_row(where, f"{layer.sqnr_db:.1f} dB", own, "; ".join(layer.causes))
     return table
 
 

@@ -101,9 +101,13 @@ class Layer(_Frozen):
     op: str
     sqnr_db: float | None
     """None: no difference at all."""
+    own_sqnr_db: float | None = None
+    """Of its own rounding alone: what is missing to it was lost before."""
     clipped: float
     """Share of values at the end of the integer range."""
     encoding: str
+    causes: tuple[str, ...] = ()
+    """What probably happened, where the quality is poor."""
 
 
 class File(_Frozen):

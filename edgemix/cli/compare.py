@@ -1,0 +1,55 @@
+"""``edgemix compare``: two deployments side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_LAYERS = 10
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="A deployment's folder, or its report.json.")],
+    second: Annotated[Path, typer.Argument(help="Another one's.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Show two deployments of a model side by side: quality, size, time, and layers.
+
+    Layers are matched by name; those whose quality differs most come first.
+    """
+    from edgemix.cli import console
+    from edgemix.report import comparison
+
+    found = comparison.compare(comparison.read(first), comparison.read(second))
+    if as_json:
+        console.print_json(found)
+        return
+    a, b = found["reports"]
+    console.out.print(
+        _table(("", a, b), [(r["what"], r["first"], r["second"]) for r in found["figures"]])
+    )
+    rows = [
+        (layer["layer"], _db(layer["first"]), _db(layer["second"]), f"{layer['gain']:+.1f} dB")
+        for layer in found["layers"][:_LAYERS]
+    ]
+    if rows:
+        console.out.print(_table(("layers that differ most", a, b, "gain"), rows))
+
+
+def _db(value: float | None) -> str:
+    return "identical" if value is None else f"{value:.1f} dB"
+
+
+def _table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for i, name in enumerate(names):
+        table.add_column(name, justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
