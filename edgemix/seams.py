@@ -32,8 +32,9 @@ class Reader:
     """A linear operator, or a product with a constant of one value per channel."""
     degree: int
     """By which power of the producer's scale its input shrinks."""
-    axis: int
-    """Of the channels, in its input."""
+    axis: int | None
+    """Of the channels, in its input; None where views took them apart, which one number for all
+    does not mind."""
 
 
 @dataclass(frozen=True)
@@ -93,18 +94,19 @@ def _follow(producer: Node, axis: int, *, to_factors: bool) -> Seam | None:
     readers: list[Reader] = []
     between: list[tuple[Node, int]] = []
     moved_only = True
-    waiting = [(producer, axis, 1)]
+    waiting: list[tuple[Node, int | None, int]] = [(producer, axis, 1)]
     while waiting:
         node, at, degree = waiting.pop()
         for user in node.users:
             if user.op != "call_function":
                 return None
-            if _absorbs(user, node, at, channels) or (to_factors and _is_factor(user, node)):
+            factor = to_factors and _is_factor(user, node)
+            if factor or (at is not None and _absorbs(user, node, at, channels)):
                 readers.append(Reader(user, degree, at))
                 moved_only &= not pads(user)
                 continue
-            past = _through(user, node, at)
-            if past is None:
+            past = None if at is None else _through(user, node, at)
+            if past is None and not (to_factors and user.target in g.REORDERING):
                 return None
             if any(user is known for known, _ in between):
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
@@ -56,7 +57,11 @@ def _into_a_producer(module: GraphModule) -> bool:
             continue
         x, constant = _operands(reader.node)
         assert constant is not None
-        factor = per_channel(g.constant(module, constant), x, reader.axis)
+        value = g.constant(module, constant)
+        if value.numel() == 1:
+            factor: Tensor | None = value.reshape(1).expand(seam.channels)
+        else:
+            factor = None if reader.axis is None else per_channel(value, x, reader.axis)
         if factor is None or bool((factor == 0).any()):
             continue
         reader.node.replace_all_uses_with(x)

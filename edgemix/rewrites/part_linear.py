@@ -85,7 +85,7 @@ def _part(module: GraphModule, linear: Node, name: str) -> bool:
                 moved = inherit(module.graph.call_function(view.target, args), view, name)  # type: ignore[arg-type]
                 moved.meta["val"] = view.target(new.meta["val"], *args[1:])  # type: ignore[operator]
                 new = moved
-        select.args = (new, dim, 0)
+        select.target, select.args = aten.squeeze.dim, (new, dim)
     return True
 
 

@@ -164,6 +164,8 @@ def _roles(simulation: Simulation) -> Iterator[tuple[str, tuple[str, Node]]]:
             continue
         q, k = (_behind(a, views=True) for a in scores.args[:2])
         v = _behind(mixing[0].args[1], views=True)
+        if len({q, k, v}) < 3:
+            continue  # one operator for all: its weights have no single use
         for name, node, product in (
             ("query", q, scores),
             ("key", k, scores),
@@ -176,7 +178,7 @@ def _roles(simulation: Simulation) -> Iterator[tuple[str, tuple[str, Node]]]:
 
 def _behind(node: Any, *, views: bool = False) -> Node:
     """What computes a value, behind its roundings and, if asked, views."""
-    while node.op == "call_module" or (views and node.target in g.REORDERING):
+    while node.op == "call_module" or (views and node.target in g.VIEW):
         node = node.args[0]
     assert isinstance(node, Node)
     return node

@@ -81,8 +81,9 @@ def _shares(
     on_step: Callable[[float], None],
 ) -> list[tuple[float, float]]:  # fmt: skip
     """For every place, the shares of the range of ``seen`` that are best for ``judged``."""
-    ranges = _limits(simulation, places, seen)
-    chosen = [encode(r, p.rule) for p, r in zip(places, ranges, strict=True)]
+    limits = _limits(simulation, places, seen)
+    chosen = [encode(r, p.rule) for p, r in zip(places, limits, strict=True)]
+    ranges = [representable(e) for e in chosen]
     for stage, part in enumerate((_scaled, _cut_below, _cut_above)):
         tried = [
             list(dict.fromkeys(part(p, r, c)))
@@ -142,6 +143,7 @@ def _places(draft: Draft, simulation: Simulation) -> Iterator[_Place]:
         ranges = [(stats[n].minimum, stats[n].maximum) for n in own or names if n in stats]
         if ranges:
             full = min(0.0, *(r[0] for r in ranges)), max(0.0, *(r[1] for r in ranges))
+            full = representable(encode(full, draft.plan.rules[root]))
             shared = tuple(simulation.values[n] for n in names)
             rounds = tuple(simulation.values[n] for n in own) or shared[:1]
             yield _Place(draft.plan.rules[root], full, rounds, shared)
@@ -150,8 +152,9 @@ def _places(draft: Draft, simulation: Simulation) -> Iterator[_Place]:
         rule = draft.recipe.operand_rule(g.where(node), g.op_name(node)) or draft.recipe.activations
         assert rule is not None
         source = stats[g.reordered(simulation.nodes[edge[1]]).name]
-        full = min(0.0, source.minimum), max(0.0, source.maximum)
-        yield _Place(rule.with_bits(rounding.encoding.bits), full, (rounding,), (rounding,))
+        rule = rule.with_bits(rounding.encoding.bits)
+        full = representable(encode((source.minimum, source.maximum), rule))
+        yield _Place(rule, full, (rounding,), (rounding,))
 
 
 def _scaled(place: _Place, full: Range, now: Encoding) -> Iterator[Encoding]:
