@@ -18,6 +18,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "rtl": ("da4ml",),
     "nir": ("nir", "h5py"),
     "demo": ("sklearn",),
+    "mixed": ("scipy",),
 }
 
 

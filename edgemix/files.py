@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +21,34 @@ from edgemix.errors import InputError
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader sees the old file or the new one, never half.
+    """:func:`write_parts` of one part."""
+    write_parts(path, [data])
+
+
+def write_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """Write ``parts`` to ``path`` so that a reader sees the old file or the new one, never half.
 
     Raises:
         InputError: the folder cannot be written, or the disk is full.
     """
-    handle = None
+    temporary = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+        temporary = None
     except OSError as error:
-        if handle is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
         raise InputError(
             f"cannot write {path}: {error.strerror}", do="choose another folder or free some space"
         ) from error
+    finally:
+        if temporary is not None:  # also where a part could not be made
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
 
 
 def write_array(path: Path, array: npt.NDArray[Any]) -> None:
@@ -48,6 +56,17 @@ def write_array(path: Path, array: npt.NDArray[Any]) -> None:
     buffer = io.BytesIO()
     np.save(buffer, array)
     write_bytes(path, buffer.getvalue())
+
+
+def write_rows(path: Path, shape: tuple[int, ...], rows: Iterable[npt.NDArray[np.float32]]) -> None:
+    """Write a ``.npy`` file of float32 row by row, whole or absent: no more than one is held."""
+    header = io.BytesIO()
+    form = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_2_0(header, form)
+    write_parts(
+        path,
+        itertools.chain([header.getvalue()], (np.ascontiguousarray(r).tobytes() for r in rows)),
+    )
 
 
 def cache() -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -374,12 +374,14 @@ def _calibration(order: Order, program: Program, source: Data, say: Listener) ->
     limit -= limit % program.inputs[0].shape[0]
     saved = order.out / "calibration.safetensors"
     if saved.exists():
-        old = Calibration.load(saved)
         wanted = DataPrint(
             limit, source.samples.shape[1:], fingerprint(source.batches(BATCH, limit))
         )
-        if (old.program, old.data) == (program.digest, wanted):
-            return old
+        # One that is damaged, or of an older edgemix, is about to be replaced anyway.
+        with suppress(InputError):
+            old = Calibration.load(saved)
+            if (old.program, old.data) == (program.digest, wanted):
+                return old
     size = program.inputs[0].shape[0]
     with say.step(f"calibrate on {source.source}", limit) as done:
         seen = 0

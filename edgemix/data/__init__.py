@@ -2,6 +2,7 @@
 
 A data argument is a set's part (``digits:train``, ``digits:heldout``; the table ``SETS`` lists
 them), ``recordings:FOLDER:PART`` (spoken words in the layout of Speech Commands),
+``images:FOLDER``, ``audio:FOLDER`` or ``arrays:FOLDER`` (see :mod:`edgemix.data.folders`),
 ``random:COUNT`` (uniform noise, for a first look only), a ``.npy`` file of samples or a ``.npz``
 file with samples ``x`` and, optionally, labels ``y``.
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgemix.data import jets, recordings, speech
+from edgemix.data import folders, jets, recordings, speech
 from edgemix.data.base import Data
 from edgemix.data.scans import digits
 from edgemix.errors import InputError
@@ -49,6 +50,8 @@ def load(argument: str, spec: TensorSpec, *, steps: bool = False) -> Data:
         data = SETS[kind](rest)
     elif kind == "recordings":
         data = recordings.part(rest)
+    elif kind in folders.KINDS:
+        data = folders.load(kind, rest, spec)
     elif kind == "random":
         data = _random(rest, spec, steps=steps)
     else:
