@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from edgemix import graph as g
 from edgemix.graph import aten
@@ -91,9 +91,3 @@ def batched(program: Program) -> tuple[GraphModule, Batched, bool]:
 
 def _tuple(value: Any) -> tuple[Tensor, ...]:
     return tuple(value) if isinstance(value, (tuple, list)) else (value,)
-
-
-def values_of(node: Node) -> int:
-    """Number of values of a node's result."""
-    value = node.meta.get("val")
-    return int(value.numel()) if isinstance(value, Tensor) else 0

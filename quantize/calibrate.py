@@ -194,8 +194,8 @@ class Observer:
     """Keeps the statistics of every float tensor of a graph while it runs.
 
     What is kept of a tensor is computed inside the graph, so that no more activations live at a
-    time than the graph itself needs. Limits are taken of all values. Counted are some positions of
-    every channel, of every sample at first and of one in two, four, eight ... later on.
+    time than the graph itself needs. Limits are taken of all values. Counted are some of them, of
+    every sample at first and of one in two, four, eight ... later on.
     """
 
     def __init__(self, program: Program) -> None:
@@ -227,16 +227,17 @@ class Observer:
         self._stats, self._samples = dict(stats), samples
 
     @torch.no_grad()
-    def watch(self, batch: Tensor) -> None:
-        """Run a batch of samples [n, ...], or of sequences [n, steps, ...] beside each other."""
+    def watch(self, *batch: Tensor) -> None:
+        """Run samples [n, ...] of every input, or sequences [n, steps, ...] beside each other."""
         size = 1 if self._program.states else self._program.inputs[0].shape[0]
-        for some in torch.split(batch, self._piece * size):
+        for some in zip(*(torch.split(b, self._piece * size) for b in batch), strict=True):
             if self._program.states:
                 with one_thread_each():  # a step is small
-                    self._follow(some)
+                    self._follow(*some)
             else:
-                self._keep(self._run(some.to(self._device))[self._given :], len(some))
-                self._samples += len(some)
+                values = self._run(*(x.to(self._device) for x in some))
+                self._keep(values[self._given :], len(some[0]))
+                self._samples += len(some[0])
         if len(self._limits) >= _COUNTED_BATCHES:
             self._count()
 

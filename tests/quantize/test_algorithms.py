@@ -240,7 +240,8 @@ def test_blocks_join_a_bridge_with_the_attention_behind_it(program: Program) -> 
 def test_reconstruction_finds_what_rounding_cannot(program: Program, samples: Tensor) -> None:
     draft = draft_of(program, samples, "w4a4")
     after = reconstruct(draft, samples, steps=60)
-    assert decibels(after, samples) > decibels(draft, samples) + 0.5
+    rounded = [algorithm(draft, samples) for algorithm in (round_by_columns, learn_rounding)]
+    assert decibels(after, samples) > max(decibels(d, samples) for d in rounded)
     again = reconstruct(draft, samples, steps=60)
     assert after.plan == again.plan  # the same every time
 

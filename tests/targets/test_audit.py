@@ -18,7 +18,12 @@ def test_a_float_model_sold_as_integer_is_seen(
     artifact = target.lower(float_program, program_file(float_program), tmp_path)
     honest = target.audit(artifact, tmp_path)
     assert {(op.asked, op.achieved) for op in honest} == {("float", "float")}
-    request = {"model": str(tmp_path / artifact.main), "quantized": True, "states": False}
+    request = {
+        "model": str(tmp_path / artifact.main),
+        "quantized": True,
+        "states": False,
+        "norms": False,
+    }
     answer = child.call("edgemix.targets.tflite.audit:audit", request, tool="LiteRT")
     sold = [OpPrecision(**op) for op in answer["ops"]]
     assert not any(op.kept for op in sold)

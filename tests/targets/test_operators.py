@@ -18,7 +18,7 @@ from torch.nn import functional
 from edgemix import rewrites, targets
 from edgemix.encoding import Encoding
 from edgemix.program import Origin, Program
-from edgemix.quantize.calibrate import Calibration, DataPrint, _Observer
+from edgemix.quantize.calibrate import Calibration, DataPrint, Observer
 from edgemix.quantize.convert import quantize
 from edgemix.quantize.recipe import Recipe
 
@@ -79,9 +79,8 @@ def test_every_operator(
     chosen = Recipe.load(recipe).model_copy(update={"align_additions": 1.0})
     program = Program.trace(Operators(), (x[:1], y[:1], z[:1]), Origin("test"))
     program = rewrites.standard(program, chosen.split)
-    observer = _Observer(program)
-    for i in range(40):
-        observer.watch(x[i : i + 1], y[i : i + 1], z[i : i + 1])
+    observer = Observer(program)
+    observer.watch(x[:40], y[:40], z[:40])
     calibration = Calibration(program.digest, DataPrint(40, (8, 4, 4), ""), observer.stats)
     quantized = quantize(program, calibration, chosen)
 

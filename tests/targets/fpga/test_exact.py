@@ -231,7 +231,7 @@ def test_rtl_takes_a_strategy_by_layer_and_says_what_it_ignores(
 ) -> None:
     torch.manual_seed(0)
     program = quantize_by(
-        nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 8)), torch.randn(40, 16), "fixed8"
+        nn.Sequential(nn.Linear(16, 24), nn.Linear(24, 8)), torch.randn(40, 16), "fixed8"
     )
     operations = {}
     for name, hardware in {
