@@ -98,16 +98,19 @@ def coded(module: GraphModule, plan: Plan, values: Mapping[Edge, Tensor] | None 
         plan: its encodings.
         values: constants in the place of the module's.
     """
-    insert(module, plan, _Integers(module, values or {}))
+    insert(module, plan, Integers(module, values or {}))
 
 
-class _Integers:
+class Integers:
+    """Quantize and dequantize nodes of ``torch.ops.quantized_decomposed``."""
+
     def __init__(self, module: GraphModule, values: Mapping[Edge, Tensor]) -> None:
         self._module = module
         self._values = values
 
     def value(self, node: Node, encoding: Encoding, edge: Edge | None) -> Callable[[], Node]:
-        graph, more = node.graph, _arguments(encoding)
+        """A quantize node behind a node, and a dequantize node for every reader."""
+        graph, more = node.graph, arguments(encoding)
         quantize = graph.call_function(_qd.quantize_per_tensor.default, (node, *more))
         _describe(quantize, node, DTYPES[encoding.dtype])
 
@@ -120,12 +123,13 @@ class _Integers:
         return read
 
     def constant(self, node: Node, encoding: Encoding, edge: Edge) -> Node:
+        """Integers in the place of a constant, and the dequantize node that reads them."""
         value = self._values.get(edge, g.constant(self._module, node))
         graph, name = node.graph, "_".join(edge)
         integers = self._attribute(name, encoding.quantize(value))
         if encoding.axis is None:
             target: Any = _qd.dequantize_per_tensor.default
-            args: tuple[Any, ...] = (integers, *_arguments(encoding))
+            args: tuple[Any, ...] = (integers, *arguments(encoding))
         else:
             scale, zero = torch.tensor(encoding.scale), torch.tensor(encoding.zero_point)
             limits = (encoding.qmin, encoding.qmax, DTYPES[encoding.dtype])
@@ -155,7 +159,8 @@ class _Integers:
         return node
 
 
-def _arguments(encoding: Encoding) -> tuple[float, int, int, int, torch.dtype]:
+def arguments(encoding: Encoding) -> tuple[float, int, int, int, torch.dtype]:
+    """What the operators for one scale take after their input."""
     dtype = DTYPES[encoding.dtype]
     return encoding.scale[0], encoding.zero_point[0], encoding.qmin, encoding.qmax, dtype
 

@@ -53,10 +53,8 @@ def load(kind: str, argument: str, spec: TensorSpec) -> Data:
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in KINDS[kind] and p.is_file())
     if not paths:
         raise InputError(f"{folder} holds no {kind}", do=f"give files {', '.join(KINDS[kind])}")
-    decode = _decoder(kind, query, spec)
-    return Data(
-        f"{kind}:{argument}", _decoded(kind, query, paths, spec, decode), _labels(folder, paths)
-    )
+    decode, labels = _decoder(kind, query, spec), _labels(folder, paths)
+    return Data(f"{kind}:{argument}", _decoded(kind, query, paths, spec, decode), labels)
 
 
 def _labels(folder: Path, paths: list[Path]) -> npt.NDArray[np.int64] | None:

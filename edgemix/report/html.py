@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -30,8 +31,27 @@ def render(report: Report) -> str:
         plots=plots,
         kinds=plots.KINDS,
         tally=_tally,
+        rule=_rule,
+        worst=sorted(
+            (layer for layer in report.layers if layer.sqnr_db is not None),
+            key=lambda layer: layer.sqnr_db or 0.0,
+        )[:_WORST],
         failed=[v for t in report.targets for v in t.verdicts if not v.passed],
     )
+
+
+_WORST = 12
+
+
+def _rule(exception: dict[str, Any]) -> str:
+    """A layer's exception in words."""
+    if exception["leave_float"]:
+        return "left in float"
+    bits = (f"{n} in {exception[n]} bits" for n in _WIDTHS if exception.get(n) is not None)
+    return ", ".join(bits)
+
+
+_WIDTHS = ("weights", "activations", "operands")
 
 
 def _tally(target: TargetResult) -> list[tuple[str, str, int]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from markupsafe import Markup, escape
 
 from edgemix.latency.units import duration
-from edgemix.report.schema import Layer, Precision, StateResult
+from edgemix.report.schema import Effect, Layer, Precision, StateResult
 
 ROW = 20
 LABEL = 250
@@ -19,7 +19,8 @@ KINDS = ("integer", "fixed", "float16 between integers", "float between integers
 def layer_quality(layers: tuple[Layer, ...]) -> Markup:
     """Horizontal bars of SQNR in dB, in the graph's order; the three worst stand out.
 
-    A value without any difference gets a full bar and the word "exact".
+    A value without any difference gets a full bar and the word "exact". A mark across a bar is the
+    SQNR of the value's own rounding: what lies between was lost before it.
     """
     shown = [layer.sqnr_db for layer in layers if layer.sqnr_db is not None]
     top = max(shown, default=1.0)
@@ -42,11 +43,45 @@ def layer_quality(layers: tuple[Layer, ...]) -> Markup:
         text = "exact" if layer.sqnr_db is None else f"{layer.sqnr_db:.1f}"
         name = f"{layer.module}.{layer.op}" if layer.module else layer.node
         hover = f"{layer.node} ({layer.source}): {layer.encoding}; {layer.clipped:.2%} at the range's ends"
+        own = layer.own_sqnr_db
+        if own is not None:
+            hover += f"; {own:.1f} dB by its own rounding alone"
+        at = LABEL + PLOT * min(max(own or 0.0, 0.0), top) / top
+        mark = (
+            ""
+            if own is None
+            else f'<line class="own" x1="{at:.1f}" x2="{at:.1f}" y1="{y + 3}" y2="{y + ROW - 3}"/>'
+        )
         parts.append(
             f"<g><title>{escape(hover)}</title>"
             f'<text class="name" x="{LABEL - 8}" y="{y + 14}" text-anchor="end">{escape(_short(name))}</text>'
-            f'<rect class="{kind}" x="{LABEL}" y="{y + 3}" width="{PLOT * value / top:.1f}" height="{ROW - 6}" rx="2"/>'
+            f'<rect class="{kind}" x="{LABEL}" y="{y + 3}" width="{PLOT * value / top:.1f}" height="{ROW - 6}" rx="2"/>{mark}'
             f'<text class="value" x="{LABEL + PLOT * value / top + 6:.1f}" y="{y + 14}">{text}</text></g>'
+        )
+    parts.append("</svg>")
+    return Markup("".join(parts))
+
+
+def effects(effects: tuple[Effect, ...]) -> Markup:
+    """Horizontal bars: SQNR of the outputs after each algorithm; one that was not kept is hollow."""
+    top = max((e.sqnr_db for e in effects if e.sqnr_db is not None), default=1.0) or 1.0
+    height = ROW * len(effects)
+    parts = [
+        f'<svg class="plot" viewBox="0 0 {LABEL + PLOT + 110} {height}" role="img" '
+        f'aria-label="SQNR of the outputs after every algorithm in dB">'
+    ]
+    before: float | None = None
+    for i, effect in enumerate(effects):
+        y, now = i * ROW, effect.sqnr_db
+        width = PLOT * (top if now is None else max(now, 0.0)) / top
+        text = "identical" if now is None else f"{now:.1f} dB"
+        if now is not None and before is not None:
+            text += f" ({now - before:+.1f}{'' if effect.kept else ', not kept'})"
+        before = now if effect.kept else before
+        parts.append(
+            f'<text class="name" x="{LABEL - 8}" y="{y + 14}" text-anchor="end">{escape(effect.algorithm)}, {effect.seconds:.1f} s</text>'
+            f'<rect class="{"bar" if effect.kept else "room"}" x="{LABEL}" y="{y + 3}" width="{width:.1f}" height="{ROW - 6}" rx="2"/>'
+            f'<text class="value" x="{LABEL + width + 6:.1f}" y="{y + 14}">{text}</text>'
         )
     parts.append("</svg>")
     return Markup("".join(parts))

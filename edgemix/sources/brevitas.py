@@ -20,6 +20,8 @@ from edgemix import graph as g
 from edgemix.encoding import DTYPES, Encoding
 from edgemix.errors import InputError
 from edgemix.program import Program
+from edgemix.quantize.insert import Integers, arguments
+from edgemix.quantize.params import encode_bias
 from edgemix.sources.base import SourceModel
 
 _qd = torch.ops.quantized_decomposed
@@ -117,10 +119,10 @@ class _Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         e = self.encoding
-        limits = (e.qmin, e.qmax, DTYPES[e.dtype])
         if e.axis is None:
-            weight = _qd.dequantize_per_tensor(self.weight, e.scale[0], e.zero_point[0], *limits)
+            weight = _qd.dequantize_per_tensor(self.weight, *arguments(e))
         else:
+            limits = (e.qmin, e.qmax, DTYPES[e.dtype])
             weight = _qd.dequantize_per_channel(
                 self.weight, self.scale, self.zero_point, e.axis, *limits
             )
@@ -165,8 +167,7 @@ class _Rounding(nn.Module):
         self.encoding = encoding
 
     def forward(self, x: Tensor) -> Tensor:
-        e = self.encoding
-        rest = (e.scale[0], e.zero_point[0], e.qmin, e.qmax, DTYPES[e.dtype])
+        rest = arguments(self.encoding)
         result: Tensor = _qd.dequantize_per_tensor(_qd.quantize_per_tensor(x, *rest), *rest)
         return result
 
@@ -219,7 +220,7 @@ def _one_reader_each(module: GraphModule) -> None:
 
 def _code_biases(module: GraphModule) -> int:
     """Biases as integers on the grid of the products that they are added to; returns how many."""
-    count = 0
+    integers, count = Integers(module, {}), 0
     for node in list(module.graph.nodes):
         if node.target not in g.LINEAR or len(node.args) < 3:
             continue
@@ -227,27 +228,9 @@ def _code_biases(module: GraphModule) -> int:
         if not isinstance(bias, Node) or bias.op != "get_attr" or not g.is_dequantize(x):
             continue
         assert isinstance(x, Node) and isinstance(weight, Node)
-        of_weight = g.encoding_of(module, weight)
-        step = g.encoding_of(module, x).lsb
-        scales = torch.tensor([float(np.float32(step * s)) for s in of_weight.scale])
-        value = g.constant(module, bias)
-        integers = torch.round(value.double() / scales.double()).to(torch.int32)
-        limits = (-(2**31), 2**31 - 1, torch.int32)
-        coded = g.add_constant(module, node, f"{node.name}_bias", integers)
+        encoding = encode_bias(g.encoding_of(module, x), g.encoding_of(module, weight))
         with module.graph.inserting_before(node):
-            if of_weight.axis is None:
-                real = module.graph.call_function(
-                    _qd.dequantize_per_tensor.default, (coded, float(scales[0]), 0, *limits)
-                )
-            else:
-                scale = g.add_constant(module, node, f"{node.name}_bias_scale", scales)
-                zeros = g.add_constant(
-                    module, node, f"{node.name}_bias_zero_point", torch.zeros_like(scales).long()
-                )
-                real = module.graph.call_function(
-                    _qd.dequantize_per_channel.default, (coded, scale, zeros, 0, *limits)
-                )
-        real.meta["val"] = value
-        node.args = (x, weight, real, *node.args[3:])
+            coded = integers.constant(bias, encoding, (node.name, bias.name))
+        node.args = (x, weight, coded, *node.args[3:])
         count += 1
     return count

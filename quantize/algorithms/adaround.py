@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from edgemix.quantize.algorithms.objectives import Objective, objectives, polished
+from edgemix.quantize.algorithms.objectives import Objective, reround
 from edgemix.quantize.draft import Draft
 from edgemix.quantize.simulate import RoundedConstant
 
@@ -31,44 +31,31 @@ def learn_rounding(
         samples: inputs [n, ...].
         on_step: called with the share that is done.
     """
-    simulation = draft.simulate()
-    found = list(objectives(simulation, samples, attention=True))
-    for i, objective in enumerate(found):
-        constant = simulation.constants[objective.edge]
-        constant.set(polished(objective, constant, learned(objective, constant)))
-        on_step((i + 1) / len(found))
-    return draft.updated(simulation)
+    return reround(draft, samples, learned, on_step, attention=True)
 
 
 def learned(objective: Objective, constant: RoundedConstant, steps: int = STEPS) -> Tensor:
     """A weight on its grid."""
     real, encoding = constant.real, constant.encoding
     weight, step = objective.matrices(real), objective.matrices(encoding.steps(real))
-    moment = objective.inputs / objective.inputs.diagonal(dim1=1, dim2=2).mean().clamp(min=1e-12)
-    use = objective.outputs
-    if use is not None:
-        use = use / use.diagonal(dim1=1, dim2=2).mean().clamp(min=1e-12)
+    objective = objective.scaled()
     down = torch.floor(weight / step)
     soft = Soft(weight / step - down)
     scale = float(step.square().mean())
     optimizer = torch.optim.Adam([soft.logit], lr=_RATE)
-    best, least = (
-        _hard(weight, step, down, torch.round(weight / step) - down, encoding),
-        float("inf"),
-    )
+
+    def change(up: Tensor) -> Tensor:
+        return (down + up).clamp(encoding.qmin, encoding.qmax) * step - weight
+
     for k in range(steps):
-        up = soft()
-        change = (down + up).clamp(encoding.qmin, encoding.qmax) * step - weight
         optimizer.zero_grad()
-        loss = _cost(change, moment, use) / scale + soft.push(k / steps)
+        loss = objective.cost(change(soft())) / scale + soft.push(k / steps)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     with torch.no_grad():
-        for tried in (best, _hard(weight, step, down, (soft() >= 0.5).to(weight.dtype), encoding)):
-            cost = float(_cost(tried - weight, moment, use))
-            if cost < least:
-                best, least = tried, cost
-    return best.reshape(real.shape)
+        nearest, found = torch.round(weight / step) - down, (soft() >= 0.5).to(weight.dtype)
+        best = min((change(nearest), change(found)), key=lambda moved: float(objective.cost(moved)))
+    return (best + weight).reshape(real.shape)
 
 
 class Soft:
@@ -94,15 +81,3 @@ class Soft:
 
 
 _PUSH = 0.05
-
-
-def _cost(change: Tensor, moment: Tensor, use: Tensor | None) -> Tensor:
-    moved = change @ moment
-    if use is not None:
-        moved = use @ moved
-    return (moved * change).sum()
-
-
-def _hard(weight: Tensor, step: Tensor, down: Tensor, up: Tensor, encoding: object) -> Tensor:
-    limits = encoding.qmin, encoding.qmax  # type: ignore[attr-defined]
-    return (down + up).clamp(*limits) * step

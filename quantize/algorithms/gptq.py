@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from edgemix.quantize.algorithms.objectives import Objective, objectives, polished
+from edgemix.quantize.algorithms.objectives import Objective, reround
 from edgemix.quantize.draft import Draft
 from edgemix.quantize.simulate import RoundedConstant
 
@@ -28,13 +28,7 @@ def round_by_columns(
         samples: inputs [n, ...].
         on_step: called with the share that is done.
     """
-    simulation = draft.simulate()
-    found = list(objectives(simulation, samples, attention=False))
-    for i, objective in enumerate(found):
-        constant = simulation.constants[objective.edge]
-        constant.set(polished(objective, constant, rounded(objective, constant)))
-        on_step((i + 1) / len(found))
-    return draft.updated(simulation)
+    return reround(draft, samples, rounded, on_step, attention=False)
 
 
 def rounded(objective: Objective, constant: RoundedConstant) -> Tensor:

@@ -101,8 +101,7 @@ def choose_widths(
         LayerException(match=layer.node, weights=option.weights, operands=option.operands)
         for layer, option in zip(found, chosen, strict=True)
     )
-    kept = tuple(e for e in draft.recipe.exceptions)
-    return draft.recipe.model_copy(update={"exceptions": (*exceptions, *kept)})
+    return draft.recipe.model_copy(update={"exceptions": (*exceptions, *draft.recipe.exceptions)})
 
 
 def sensitivities(

@@ -9,8 +9,8 @@ Transformers" (aespa), NeurIPS 2024, equations 9 to 14.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch.fx import Node
 
 from edgemix import graph as g
 from edgemix.graph import aten
+from edgemix.quantize.draft import Draft
 from edgemix.quantize.insert import Edge
 from edgemix.quantize.simulate import RoundedConstant, Simulation
 
@@ -41,12 +42,21 @@ class Objective:
         """A weight [out, in / groups, ...] as [parts, rows, columns]."""
         return weight.reshape(self.parts, weight.shape[0] // self.parts, -1)
 
-    def cost(self, change: Tensor) -> float:
+    def scaled(self) -> Objective:
+        """The same with mean diagonals of 1, so that costs of layers compare."""
+        outputs = None if self.outputs is None else _normal(self.outputs)
+        return replace(self, inputs=_normal(self.inputs), outputs=outputs)
+
+    def cost(self, change: Tensor) -> Tensor:
         """tr(G ΔW H ΔWᵀ) of a change [parts, rows, columns]."""
-        moved = change.double() @ self.inputs.double()
+        moved = change @ self.inputs
         if self.outputs is not None:
-            moved = self.outputs.double() @ moved
-        return float((moved * change).sum())
+            moved = self.outputs @ moved
+        return (moved * change).sum()
+
+
+def _normal(moment: Tensor) -> Tensor:
+    return moment / moment.diagonal(dim1=1, dim2=2).mean().clamp(min=1e-12)
 
 
 def polished(objective: Objective, constant: RoundedConstant, start: Tensor) -> Tensor:
@@ -82,6 +92,28 @@ def polished(objective: Objective, constant: RoundedConstant, start: Tensor) -> 
 
 
 _SWEEPS = 4
+
+
+def reround(
+    draft: Draft, samples: Tensor, how: Callable[[Objective, RoundedConstant], Tensor],
+    on_step: Callable[[float], None], *, attention: bool,
+) -> Draft:  # fmt: skip
+    """The draft with every layer's weights rounded anew.
+
+    Args:
+        draft: any; of weights that were rounded before, the real ones are rounded again.
+        samples: inputs [n, ...].
+        how: a weight on its grid, for an objective.
+        on_step: called with the share that is done.
+        attention: weigh queries, keys and values by their use.
+    """
+    simulation = draft.simulate()
+    found = list(objectives(simulation, samples, attention=attention))
+    for i, objective in enumerate(found):
+        constant = simulation.constants[objective.edge]
+        constant.set(polished(objective, constant, how(objective, constant)))
+        on_step((i + 1) / len(found))
+    return draft.updated(simulation)
 
 
 def objectives(simulation: Simulation, samples: Tensor, *, attention: bool) -> Iterator[Objective]:

@@ -166,7 +166,7 @@ def test_rounding_by_second_moments_beats_the_nearest(
         again = constant.encoding.dequantize(constant.encoding.quantize(value))
         assert torch.allclose(value, again, atol=1e-7), "not on the grid"
         if algorithm is round_by_columns:
-            assert objective.cost(objective.matrices(value) - real) <= nearest * (1 + 1e-9)
+            assert objective.cost(objective.matrices(value) - real) <= nearest * (1 + 1e-5)
     assert decibels(better, samples) > decibels(draft, samples) + 2.0
 
 
