@@ -19,6 +19,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "nir": ("nir", "h5py"),
     "demo": ("sklearn",),
     "mixed": ("scipy",),
+    "brevitas": ("brevitas",),
 }
 
 

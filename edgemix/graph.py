@@ -25,7 +25,10 @@ aten = torch.ops.aten
 _qd = torch.ops.quantized_decomposed
 
 QUANTIZE = frozenset({_qd.quantize_per_tensor.default, _qd.quantize_per_channel.default})
-DEQUANTIZE = frozenset({_qd.dequantize_per_tensor.default, _qd.dequantize_per_channel.default})
+_BY_GROUP = _qd.dequantize_per_channel_group.default
+DEQUANTIZE = frozenset(
+    {_qd.dequantize_per_tensor.default, _qd.dequantize_per_channel.default, _BY_GROUP}
+)
 
 CONVOLUTION = frozenset({aten.conv1d.default, aten.conv2d.default})
 LINEAR = frozenset({aten.linear.default, *CONVOLUTION})
@@ -193,21 +196,23 @@ def make_constant(module: GraphModule, node: Node, value: Tensor) -> Node:
 
 def encoding_of(module: GraphModule, node: Node) -> Encoding:
     """The encoding that a quantize or dequantize node carries."""
-    dtype = str(node.args[-1]).removeprefix("torch.")
-    qmin, qmax = node.args[-3], node.args[-2]
+    # By group, the group's size and the result's type come last.
+    qmin, qmax, code = node.args[3:6] if node.target is _BY_GROUP else node.args[-3:]
+    dtype = str(code).removeprefix("torch.")
     assert isinstance(qmin, int) and isinstance(qmax, int)
     if node.target in (_qd.quantize_per_tensor.default, _qd.dequantize_per_tensor.default):
         scale, zero_point = node.args[1], node.args[2]
         return Encoding((float(scale),), (int(zero_point),), qmin, qmax, dtype)  # type: ignore[arg-type]
-    scales, zero_points, axis = node.args[1:4]
+    scales, zero_points = node.args[1:3]
+    axis, group = (0, node.args[6]) if node.target is _BY_GROUP else (node.args[3], None)
     assert isinstance(scales, Node) and isinstance(axis, int)
-    scale_values = tuple(constant(module, scales).tolist())
+    scale_values = tuple(constant(module, scales).flatten().tolist())
     zeros = (
-        tuple(int(z) for z in constant(module, zero_points).tolist())
+        tuple(int(z) for z in constant(module, zero_points).flatten().tolist())
         if isinstance(zero_points, Node)
         else (0,) * len(scale_values)
     )
-    return Encoding(scale_values, zeros, qmin, qmax, dtype, axis)
+    return Encoding(scale_values, zeros, qmin, qmax, dtype, axis, group)  # type: ignore[arg-type]
 
 
 def produced_encoding(module: GraphModule, node: Node) -> Encoding | None:

@@ -5,97 +5,36 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
-from edgemix import __version__, data, diagnosis, files, proof, rewrites, sources, targets
+from edgemix import __version__, data, diagnosis, files, proof, sources, targets
 from edgemix import endurance as endure
 from edgemix.data import Data
 from edgemix.encoding import Encoding
-from edgemix.errors import InputError, UnsupportedError
+from edgemix.errors import InputError
 from edgemix.evidence import write_evidence
 from edgemix.extras import versions
 from edgemix.latency.base import Latency
 from edgemix.latency.budget import LATENCY, Budget, Verdict, judge_all
 from edgemix.latency.host import environment
 from edgemix.latency.resources import Resources
+from edgemix.order import Listener, Order, Silence
 from edgemix.program import Program
 from edgemix.proof import Contract, Fidelity
-from edgemix.quantize.calibrate import Calibration, DataPrint, calibrate, fingerprint
-from edgemix.quantize.convert import quantize
-from edgemix.quantize.leaks import shift_leaks
-from edgemix.quantize.levels import QUALITY, Quality
-from edgemix.quantize.quality import Quantized, finish, prepare
-from edgemix.quantize.recipe import Recipe
+from edgemix.quantize.calibrate import Calibration
+from edgemix.quantizing import BATCH, Outcome, quantized, recipe_of
 from edgemix.report import build, schema
 from edgemix.report.html import render
 from edgemix.rollout import Rollout
 from edgemix.targets.base import Arrays, Artifact, Countable, OpPrecision, Target
-from edgemix.targets.fpga.hardware import Hardware
 
-BATCH = 64
 _NAMED = 5
 """Operators that a message lists; the report has all."""
 LAYER_SAMPLES = 64
 LAYER_SEQUENCES = 4
-
-
-@dataclass(frozen=True)
-class Order:
-    """What the user asked for."""
-
-    source: str
-    targets: tuple[str, ...]
-    out: Path
-    calibrate: str
-    evaluate: str
-    recipe: str = "int8"
-    quality: Quality | None = None
-    """The algorithms that improve it; None: those that the recipe names."""
-    samples: int = 512
-    """Calibration samples at most."""
-    evaluate_samples: int | None = None
-    """Samples to prove the artifacts on at most; None is all."""
-    step: bool = False
-    """Deploy one step of a model that works on sequences, its memory as states."""
-    chunk: int | None = None
-    """Steps that the program takes at once; None is one."""
-    unroll: bool = False
-    """Deploy a whole sequence as one program, recurrent layers written out."""
-    stream: int = 1000
-    """Steps between two resets that a program with states has to stand."""
-    budgets: tuple[str, ...] = ()
-    contracts: tuple[str, ...] = ()
-    """``target=contract``, where a target's own promise is not what is wanted."""
-    max_drop: float = 1.0
-    """Largest loss of accuracy against the float program, in points, where labels are known."""
-    threads: int = 1
-    hardware: Hardware = field(default_factory=Hardware)
-    """For FPGA targets."""
-    force: bool = False
-    command: tuple[str, ...] = field(default=())
-
-
-class Listener(Protocol):
-    """Hears what a deployment does; the command line draws bars from it."""
-
-    def step(
-        self, title: str, total: float | None = None
-    ) -> AbstractContextManager[Callable[[float], None]]:
-        """One step; the function that it yields takes how much of ``total`` is done."""
-
-
-class Silence:
-    """A listener that says nothing."""
-
-    @contextmanager
-    def step(self, title: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
-        """Nothing."""
-        yield lambda _: None
 
 
 def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
@@ -118,61 +57,38 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
             "there is no target to deploy to", do=f"name one of {', '.join(targets.TARGETS)}"
         )
     names = tuple(t.name for t in chosen)
-    recipe = Recipe.load(order.recipe)
-    if order.quality is not None:
-        recipe = recipe.model_copy(update={"algorithms": QUALITY[order.quality]})
+    recipe_of(order)
     fpga = tuple(name for name in names if name in targets.FPGA)
     budgets = tuple(Budget.parse(text, names, fpga) for text in order.budgets)
     contracts = _contracts(order, chosen)
 
     with say.step(f"load {order.source}"):
         source = sources.load(order.source, step=order.step, chunk=order.chunk, unroll=order.unroll)
-        if source.quantized:
-            raise InputError(f"{order.source} is quantized already", do="give the float model")
         _one_input(source)
         steps = bool(source.states)
-        calibration_data = data.load(order.calibrate, source.inputs[0], steps=steps)
         held_out = data.load(order.evaluate, source.inputs[0], steps=steps)
         if order.evaluate_samples is not None:
             held_out = held_out.head(order.evaluate_samples)
-        if steps:
-            calibration_data = _streamed(calibration_data, order)
-    with say.step("rewrite"):
-        program = shift_leaks(rewrites.standard(source, recipe.split), recipe.shift_leaks)
-    # A rehearsal on one batch: what a target cannot take is said before the long work.
-    with say.step("check targets"):
-        size = program.inputs[0].shape[0]
-        rehearsal = quantize(
-            program, calibrate(program, calibration_data.batches(size, size)), recipe
-        )
-        _refuse_unsupported(chosen, rehearsal)
-    calibration = _calibration(order, program, calibration_data, say)
-    with say.step("equalize channels"):
-        equalized = prepare(program, calibration, recipe)
-    if equalized is not program:
-        program = equalized
-        calibration = _calibration(order, program, calibration_data, say)
-    made = _quantized(order, program, calibration, recipe, calibration_data, say)
-    quantized = made.program
+    made = quantized(order, source, chosen, say)
+    program, coded = made.program, made.quantized
     x = held_out.tensor()
     with say.step("run the program", len(x)) as done:
-        float_outputs = _run(source, x, done, 0.3).numpy()
-        expected = _run(quantized, x, done, 0.7).numpy()
+        float_outputs = _run(program if source.quantized else source, x, done, 0.3).numpy()
+        expected = _run(coded, x, done, 0.7).numpy()
     with say.step("find where the quality goes"):
-        layers = diagnosis.layers(
-            program, quantized, x[: LAYER_SEQUENCES if steps else LAYER_SAMPLES]
-        )
+        layers = diagnosis.layers(program, coded, x[: LAYER_SEQUENCES if steps else LAYER_SAMPLES])
     endurance = None
     if steps:
         with say.step(f"run {order.stream} steps without a reset"):
-            endurance = _Endurance.of(program, quantized, held_out, order.stream)
+            endurance = _Endurance.of(program, coded, held_out, order.stream)
 
     with files.whole_folder(order.out) as out:
-        quantized.save(out / "program.edgemix")
-        calibration.save(out / "calibration.safetensors")
+        coded.save(out / "program.edgemix")
+        if made.calibration is not None:
+            made.calibration.save(out / "calibration.safetensors")
         # Converters mostly wait on their own imports: two at a time. Times are measured after all.
         with ThreadPoolExecutor(max_workers=2) as pool:
-            artifacts = list(pool.map(lambda t: _make(t, quantized, out, held_out, say), chosen))
+            artifacts = list(pool.map(lambda t: _make(t, coded, out, held_out, say), chosen))
         figures = {
             target.name: _figures(target, artifact, out / target.name, order, budgets, say)
             for target, (artifact, _, _) in zip(chosen, artifacts, strict=True)
@@ -193,7 +109,7 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
                 fidelity = proof.compare(
                     expected,
                     found[0],
-                    quantized.output_encodings[0],
+                    coded.output_encodings[0],
                     contracts[target.name],
                     labels=held_out.labels,
                     float_outputs=float_outputs,
@@ -203,8 +119,9 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
                 *_verdicts(order, target, fidelity, precision), *followed, *gates[target.name],
             )  # fmt: skip
             write_evidence(
-                folder, target, artifact, quantized, calibration.data, held_out.samples, expected,
-                None if found is None else found[0], contracts[target.name],
+                folder, target, artifact, coded,
+                None if made.calibration is None else made.calibration.data, held_out.samples,
+                expected, None if found is None else found[0], contracts[target.name],
             )  # fmt: skip
             results.append(
                 build.target(
@@ -222,11 +139,9 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
         report = schema.Report(
             edgemix=__version__,
             command=shlex.join(order.command),
-            model=build.model(quantized, diagnosis.multiply_accumulates(program)),
-            recipe=made.recipe.model_dump(mode="json"),
-            calibration=schema.CalibrationData(
-                source=calibration_data.source, **asdict(calibration.data)
-            ),
+            model=build.model(coded, diagnosis.multiply_accumulates(program)),
+            recipe=made.recipe,
+            calibration=_calibrated(made),
             evaluation=schema.Evaluation(
                 source=held_out.source,
                 samples=len(held_out),
@@ -238,8 +153,8 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
             effects=tuple(schema.Effect(**asdict(e)) for e in made.effects),
             layers=tuple(_layer(q) for q in layers),
             states=() if endurance is None else endurance.results(),
-            warnings=tuple(_warnings(calibration, held_out, endurance)),
-            left_float=tuple(str(w) for w in diagnosis.left_float(quantized)),
+            warnings=(*made.warnings(), *_warnings(made.calibration, held_out, endurance)),
+            left_float=tuple(str(w) for w in diagnosis.left_float(coded)),
             targets=tuple(results),
             environment={**environment(), **versions("torch", "torchao", "numpy", "edgemix")},
             passed=all(v.passed for r in results for v in r.verdicts),
@@ -283,19 +198,13 @@ class _Endurance:
         return tuple(schema.StateResult(**asdict(g), bounded=g.bounded) for g in self.growth)
 
 
-def _streamed(source: Data, order: Order) -> Data:
-    """Calibration samples behind each other: ranges are those of a stream that is not reset."""
-    x = source.head(order.samples).samples
-    streams = endure.stream(x, order.stream, most=order.samples).numpy()
-    return Data(source.source, streams)
-
-
 def _warnings(
-    calibration: Calibration, held_out: Data, endurance: _Endurance | None
+    calibration: Calibration | None, held_out: Data, endurance: _Endurance | None
 ) -> Iterator[str]:
     if endurance is None:
         return
-    calibrated, seen = calibration.data.shape[0], held_out.samples.shape[1]
+    seen = held_out.samples.shape[1]
+    calibrated = seen if calibration is None else calibration.data.shape[0]
     if seen > calibrated:
         yield (
             f"sequences of {seen} steps were evaluated, ranges come from {calibrated} steps: "
@@ -359,62 +268,6 @@ def _contracts(order: Order, chosen: list[Target]) -> dict[str, Contract]:
     return found
 
 
-def _refuse_unsupported(chosen: list[Target], program: Program) -> None:
-    lines = [f"  {t.name}: {finding}" for t in chosen for finding in t.supports(program)]
-    if lines:
-        raise UnsupportedError(
-            "a target cannot take this program\n" + "\n".join(lines),
-            do="leave the target out with --to, or follow the remedy",
-        )
-
-
-def _calibration(order: Order, program: Program, source: Data, say: Listener) -> Calibration:
-    """The saved calibration of the same program and data if there is one, else a new one."""
-    limit = min(order.samples, len(source))
-    limit -= limit % program.inputs[0].shape[0]
-    saved = order.out / "calibration.safetensors"
-    if saved.exists():
-        wanted = DataPrint(
-            limit, source.samples.shape[1:], fingerprint(source.batches(BATCH, limit))
-        )
-        # One that is damaged, or of an older edgemix, is about to be replaced anyway.
-        with suppress(InputError):
-            old = Calibration.load(saved)
-            if (old.program, old.data) == (program.digest, wanted):
-                return old
-    size = program.inputs[0].shape[0]
-    with say.step(f"calibrate on {source.source}", limit) as done:
-        seen = 0
-
-        def count(samples: int) -> None:
-            nonlocal seen
-            seen += samples
-            done(seen)
-
-        return calibrate(
-            program, source.batches(max(BATCH // size, 1) * size, limit), on_batch=count
-        )
-
-
-def _quantized(
-    order: Order, program: Program, calibration: Calibration, recipe: Recipe, source: Data,
-    say: Listener,
-) -> Quantized:  # fmt: skip
-    """The quantized program, and what each algorithm did for it."""
-    samples = source.head(min(order.samples, _ALGORITHM_SAMPLES)).tensor()
-    steps = ["widths", "fallback", *recipe.algorithms]
-    with say.step(f"quantize ({recipe.name})", float(len(steps))) as progress:
-
-        def heard(name: str, share: float) -> None:
-            progress(steps.index(name) + share)
-
-        return finish(program, calibration, recipe, samples, heard)
-
-
-_ALGORITHM_SAMPLES = 512
-"""Calibration samples that algorithms look at, at most: they live in memory."""
-
-
 def _run(
     program: Program, x: torch.Tensor, done: Callable[[float], None], share: float
 ) -> torch.Tensor:
@@ -459,6 +312,12 @@ def _verdicts(
         asked = f"drop ≤ {order.max_drop:g} points"
         found.append(Verdict("accuracy", target.name, asked, f"{drop:+.2f} points", passed, why))
     return tuple(found)
+
+
+def _calibrated(made: Outcome) -> schema.CalibrationData | None:
+    if made.calibration is None or made.data is None:
+        return None
+    return schema.CalibrationData(source=made.data.source, **asdict(made.calibration.data))
 
 
 def _accuracy(outputs: proof.Floats, held_out: Data) -> float | None:

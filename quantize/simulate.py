@@ -17,56 +17,28 @@ from torch.fx import Interpreter, Node
 from edgemix import graph as g
 from edgemix.batched import batched
 from edgemix.encoding import Encoding
-from edgemix.errors import InputError
 from edgemix.program import Program
 from edgemix.quantize.insert import Edge, insert
 from edgemix.quantize.plan import Plan
 
 Reads = dict[str, tuple[Tensor, ...]]
-
-
-class _Round(torch.autograd.Function):
-    """Quantize and dequantize where samples are mapped; the gradient is the one torch's own has.
-
-    It passes where nothing saturates (Bengio et al., 2013).
-    """
-
-    @staticmethod
-    def forward(x: Tensor, scale: float, zero: int, qmin: int, qmax: int) -> Tensor:
-        return torch.fake_quantize_per_tensor_affine(x, scale, zero, qmin, qmax)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, scale, zero, qmin, qmax = inputs
-        low, high = (qmin - zero) * scale, (qmax - zero) * scale
-        ctx.save_for_backward((x >= low) & (x <= high))
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (inside,) = ctx.saved_tensors
-        return gradients[0] * inside, None, None, None, None
-
-    @staticmethod
-    def vmap(info: Any, axes: tuple[Any, ...], x: Tensor, *rest: Any) -> tuple[Tensor, Any]:
-        return _Round.apply(x, *rest), axes[0]
+_AT_ONCE = 64
 
 
 class Rounding(nn.Module):
     """One value's quantization."""
 
-    def __init__(self, encoding: Encoding, *, mapped: bool) -> None:
-        """Take an encoding; ``mapped`` if the graph runs mapped over samples."""
+    def __init__(self, encoding: Encoding) -> None:
+        """Take an encoding."""
         super().__init__()
         self.encoding = encoding
         self.enabled = True
-        self._round = _Round.apply if mapped else torch.fake_quantize_per_tensor_affine
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         if not self.enabled:
             return x
         e = self.encoding
-        result: Tensor = self._round(x, e.scale[0], e.zero_point[0], e.qmin, e.qmax)
-        return result
+        return torch.fake_quantize_per_tensor_affine(x, e.scale[0], e.zero_point[0], e.qmin, e.qmax)
 
 
 class RoundedConstant(nn.Module):
@@ -98,7 +70,9 @@ class Simulation:
         """Take a float program, its plan, and constants in the place of the program's."""
         self.program = program
         self.plan = plan
-        self.module, self._run, self.mapped = batched(program)
+        self.module, _, mapped = batched(program)
+        self.at_once = program.inputs[0].shape[0] if mapped else _AT_ONCE
+        """Samples in one pass: a graph whose batch cannot be opened takes those that it has."""
         self.values: dict[str, Rounding] = {}
         """Roundings of values, by the node that computes them."""
         self.narrow: dict[Edge, Rounding] = {}
@@ -112,25 +86,17 @@ class Simulation:
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """The first output, [n, ...]; gradients flow if they are wanted."""
-        return self._run(*inputs)[0]
+        pieces = zip(*(torch.split(x, self.at_once) for x in inputs), strict=True)
+        return torch.cat([self.module(*piece)[0] for piece in pieces])
 
-    def run(self, x: Tensor, size: int = 64) -> Tensor:
+    def run(self, x: Tensor) -> Tensor:
         """The first output of many samples, without gradients."""
         with torch.no_grad():
-            return torch.cat([self(batch) for batch in torch.split(x, size)])
+            return self(x)
 
     def reads(self, x: Tensor, wanted: Collection[str], size: int = 32) -> Iterator[Reads]:
-        """What some nodes read, batch by batch: all tensors among their arguments, by node name.
-
-        Raises:
-            InputError: the program's batch cannot be opened, or it has states.
-        """
-        if self.mapped:
-            raise InputError(
-                "this algorithm needs a program that runs on many samples at once",
-                do="leave it out for programs with states, or whose views mix samples",
-            )
-        for batch in torch.split(x, size):
+        """What some nodes read, batch by batch: all tensors among their arguments, by node name."""
+        for batch in torch.split(x, min(size, self.at_once)):
             found: Reads = {}
 
             class Reader(Interpreter):
@@ -163,6 +129,33 @@ class Simulation:
                 rounding.enabled = enabled
 
 
+class Recorded(Interpreter):
+    """A simulation's values for one pass: what depends on a rounding is computed again alone."""
+
+    def __init__(self, simulation: Simulation, x: Tensor) -> None:
+        """Run samples [n, ...], as many as go at once, with the roundings as they are."""
+        super().__init__(simulation.module, garbage_collect_values=False)
+        self._nodes: list[Node] = list(simulation.module.graph.nodes)
+        self._of = {self.fetch_attr(str(n.target)): n for n in self._nodes if n.op == "call_module"}
+        with torch.no_grad():
+            self.run(x)
+        self._first = dict(self.env)
+
+    def outputs(self, changed: Collection[nn.Module]) -> Tensor:
+        """The first output if these roundings are as they are now, and all others as at first."""
+        dirty = {self._of[r] for r in changed if r in self._of}
+        self.env = dict(self._first)
+        with torch.no_grad():
+            for node in self._nodes:
+                if node.op == "output":
+                    found: Tensor = self.env[node.args[0][0]]  # type: ignore[index]
+                    return found
+                if node in dirty or not dirty.isdisjoint(node.all_input_nodes):
+                    dirty.add(node)
+                    self.env[node] = self.run_node(node)
+        raise AssertionError("a graph has an output")
+
+
 class _Modules:
     """Roundings as modules of the simulation's graph."""
 
@@ -171,7 +164,7 @@ class _Modules:
         self._values = values
 
     def value(self, node: Node, encoding: Encoding, edge: Edge | None) -> Callable[[], Node]:
-        rounding = Rounding(encoding, mapped=self._simulation.mapped)
+        rounding = Rounding(encoding)
         if edge is None:
             self._simulation.values[node.name] = rounding
         else:

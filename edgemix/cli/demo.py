@@ -32,12 +32,13 @@ def demo(
     """
     from edgemix import files, pipeline
     from edgemix.cli import console
+    from edgemix.order import Order
 
     files.check_output_folder(out, force=force)
     start = time.perf_counter()
     reports = {}
     for recipe, targets in RUNS:
-        order = pipeline.Order(
+        order = Order(
             source=SOURCE,
             targets=targets,
             out=out / recipe,

@@ -26,12 +26,13 @@ def deploy(
         Path, typer.Option("--out", "-o", help="Folder for the artifacts and the report.")
     ],
     calibrate: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Calibration data: a .npz or .npy file, digits:train, keywords:train, "
-            "random:COUNT."
+            help="Calibration data: a .npz or .npy file, images:FOLDER, audio:FOLDER, "
+            "arrays:FOLDER, digits:train, keywords:train, random:COUNT. Needed unless the source "
+            "comes quantized."
         ),
-    ],
+    ] = None,
     to: Annotated[
         str,
         typer.Option("--to", help="Targets, comma-separated: onnx, tflite, coreml, hls4ml, rtl."),
@@ -43,12 +44,12 @@ def deploy(
         ),
     ] = None,
     recipe: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="int8, int8-float-io, w8, int16x8, w4a8, w6a6, w4a4, fixed8, fixed-auto, "
-            "fixed<W,I>, or a recipe's .toml file."
+            help="int8 (default), int8-float-io, w8, int16x8, w4a8, w6a6, w4a4, mixed, fixed8, "
+            "fixed-auto, fixed<W,I>, or a recipe's .toml file."
         ),
-    ] = "int8",
+    ] = None,
     quality: Annotated[
         Quality | None,
         typer.Option(
@@ -149,15 +150,18 @@ def deploy(
     """
     from edgemix import pipeline
     from edgemix.cli import console
+    from edgemix.order import Order
 
     if unroll and (step or chunk is not None):
         raise InputError("--unroll and --step ask for different programs", do="give one of them")
-    order = pipeline.Order(
+    if evaluate is None and calibrate is None:
+        raise InputError("there is no data", do="name it with --calibrate, or with --evaluate")
+    order = Order(
         source=source,
         targets=tuple(name.strip() for name in to.split(",") if name.strip()),
         out=out,
         calibrate=calibrate,
-        evaluate=evaluate or calibrate,
+        evaluate=evaluate or calibrate or "",
         recipe=recipe,
         quality=quality,
         samples=samples,

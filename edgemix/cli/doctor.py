@@ -44,6 +44,7 @@ def findings() -> list[dict[str, Any]]:
         "rtl": ("RTL target", ("da4ml",)),
         "nir": ("NIR files as sources", ("nir",)),
         "timm": ("timm models as sources", ("timm",)),
+        "brevitas": ("Brevitas' models, and its ways to round weights", ("brevitas",)),
         "mixed": ("mixed precision under a budget", ("scipy",)),
         "demo": ("the demo's data", ("scikit-learn",)),
     }

@@ -56,10 +56,10 @@ def _title(report: Report) -> str:
 
 
 def _figures(report: Report, other: Report) -> list[tuple[str, str]]:
-    e = report.evaluation
+    e, c = report.evaluation, report.calibration
     rows = [
         ("evaluated on", f"{e.source}, {e.samples:,}"),
-        ("calibrated on", f"{report.calibration.source}, {report.calibration.samples:,}"),
+        ("calibrated on", "–" if c is None else f"{c.source}, {c.samples:,}"),
         ("float accuracy", _percent(e.float_accuracy)),
         ("program accuracy", _percent(e.program_accuracy)),
         (

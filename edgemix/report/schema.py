@@ -210,7 +210,8 @@ class Report(_Frozen):
     command: str
     model: Model
     recipe: dict[str, Any]
-    calibration: CalibrationData
+    calibration: CalibrationData | None = None
+    """None: the model came quantized."""
     evaluation: Evaluation
     effects: tuple[Effect, ...] = ()
     """What the recipe's algorithms did, in their order."""

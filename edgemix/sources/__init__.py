@@ -1,7 +1,8 @@
 """How a model comes in, one file each.
 
 timm:NAME[?kw=v]          a timm model
-package.module:factory    a Python function (the one source that runs foreign code)
+package.module:factory    a Python function (the one source that runs foreign code); its model
+                          may consist of Brevitas layers, and comes quantized then
 FILE.pt2                  a file of torch.export.save
 FILE.nir?like=LIBRARY     a NIR graph of spiking neurons, in the dialect of who wrote it
 FILE                      a program that edgemix saved
@@ -54,9 +55,13 @@ def load(
         model = timm.load(spec.removeprefix("timm:"))
         return Program.trace(model.module, model.example, model.origin)
     if not path.exists() and _FACTORY.fullmatch(spec):
-        from edgemix.sources import factory
+        from edgemix.sources import brevitas, factory
 
         model = factory.load(spec)
+        if brevitas.uses_brevitas(model.module):
+            if step or unroll:
+                raise InputError("a model with Brevitas layers has no step form yet", at=spec)
+            return brevitas.trace(model)
         if step:
             from edgemix.streaming.trace import step_program
 

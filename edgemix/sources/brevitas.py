@@ -43,6 +43,7 @@ def trace(model: SourceModel) -> Program:
     program = Program.trace(plain, model.example, model.origin)
     module = program.module()
     _one_reader_each(module)
+    _carry(module)
     biases = _code_biases(module)
     return program.with_module(module, "brevitas", {"biases": biases}, 0.0)
 
@@ -216,6 +217,22 @@ def _one_reader_each(module: GraphModule) -> None:
                     again = module.graph.call_function(node.target, node.args)
                 again.meta = dict(node.meta)
                 reader.replace_input_with(node, again)
+
+
+def _carry(module: GraphModule) -> None:
+    """The encoding of a value for what only selects or moves it: it is on the same grid."""
+    integers = Integers(module, {})
+    for node in list(module.graph.nodes):
+        source = node.args[0] if node.args else None
+        moves = node.target in g.SELECTING | g.VIEW | g.CLAMP_AT_ZERO
+        if not moves or not g.is_dequantize(source) or any(map(g.is_quantize, node.users)):
+            continue
+        assert isinstance(source, Node)
+        readers = list(node.users)
+        with module.graph.inserting_after(node):
+            read = integers.value(node, g.encoding_of(module, source), None)
+        for reader in readers:
+            reader.replace_input_with(node, read())
 
 
 def _code_biases(module: GraphModule) -> int:

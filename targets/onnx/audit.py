@@ -24,7 +24,8 @@ kernel there: it computes them in float, between a dequantize and a quantize."""
 _MOVES = frozenset(
     {
         "Reshape", "Transpose", "Gather", "Slice", "Squeeze", "Unsqueeze", "Flatten", "Expand",
-        "Identity", "Split", "MaxPool", "ReorderInput", "ReorderOutput", "Cast", "Concat",
+        "Identity", "Split", "MaxPool", "NhwcMaxPool", "ReorderInput", "ReorderOutput", "Cast",
+        "Concat",
     }
 )  # fmt: skip
 _BORDER = frozenset({"QuantizeLinear", "DequantizeLinear", "Constant"})
@@ -72,6 +73,8 @@ def _precisions(graph: Any, sixteen: set[str]) -> list[OpPrecision]:
             and not any(sixteen & set(r.output) for n in node.output for r in readers.get(n, []))
         )
         asked: Arithmetic = "integer" if could else "float between integers"
+        if _is_real(node, makers, readers, weights):
+            asked = "float"
         between = all(_dequantized(n, makers, weights) for n in node.input if n) and all(
             _quantized(n, readers) for n in node.output
         )
@@ -101,6 +104,26 @@ def _is_unit(
         for out in node.output
         for r in readers.get(out, [])
     )
+
+
+def _is_real(
+    node: Any, makers: Mapping[str, Any], readers: Mapping[str, list[Any]], weights: set[str]
+) -> bool:
+    """Whether neither values that it reads nor its results are integers before or after it.
+
+    The recipe left it in float, with its weights as integers or not.
+    """
+    values = [n for n in node.input if n and not _is_weight(n, makers, weights)]
+    return not any(_dequantized(n, makers, weights) for n in values) and not any(
+        _quantized(n, readers) for n in node.output
+    )
+
+
+def _is_weight(name: str, makers: Mapping[str, Any], weights: set[str]) -> bool:
+    if name in weights:
+        return True
+    maker = makers.get(name)
+    return maker is not None and all(_is_weight(n, makers, weights) for n in maker.input if n)
 
 
 def _dequantized(name: str, makers: Mapping[str, Any], weights: set[str]) -> bool:

@@ -38,7 +38,13 @@ def test_all_are_there() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NAMES)
+LONG = {"jet_tagging_transformer", "keyword_stream"}
+"""These take minutes; what they prove, smaller models prove in the tests of the targets."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in NAMES]
+)
 def test_the_firmware_answers_as_committed(name: str, tmp_path: Path) -> None:
     done = run_make(name, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -84,7 +84,6 @@ def test_hls4ml_refuses_free_scales_before_any_work(quantized: Callable[[str], P
     findings = targets.load("hls4ml").supports(quantized("int8"))
     assert "is no power of two, nor are those of 26 other values" in str(findings[0])
     assert "quantize with the recipe fixed8" in str(findings[0])
-    assert len(findings) == 1
 
 
 def test_latency_is_measured_and_says_how(
