@@ -338,6 +338,12 @@ class Program:
         return str(recipes[-1]["name"]) if recipes and recipes[-1] else ""
 
     @property
+    def real_borders(self) -> bool:
+        """Whether its recipe asks for artifacts that take and give real numbers."""
+        recipes = [s.options.get("recipe") for s in self.history if s.name == "quantize"]
+        return bool(recipes and recipes[-1] and recipes[-1].get("borders") == "float")
+
+    @property
     def output_encodings(self) -> tuple[Encoding | None, ...]:
         """The encodings of the outputs; None for one that stays real."""
         return self._given_encodings[: len(self.outputs)]

@@ -53,6 +53,19 @@ def odd_widths(program: Program, module: GraphModule, title: str) -> Iterator[Fi
         yield Finding(g.where(first), why, f"quantize with the recipe {nearest}")
 
 
+def grouped_weights(module: GraphModule, title: str) -> Iterator[Finding]:
+    """Weights with a scale for every group of columns, where kernels have one for a channel."""
+    grouped = [
+        node
+        for node in module.graph.nodes
+        if g.is_dequantize(node) and g.encoding_of(module, node).group is not None
+    ]
+    if grouped:
+        why = f"its weights have a scale for every group, {title} has one for a channel"
+        remedy = 'set granularity = "per_channel" in the recipe\'s weights, or take ONNX'
+        yield Finding(g.where(next(iter(grouped[0].users))), why, remedy)
+
+
 _NEAREST = {"w4a4": "w4a8", "fixed-auto": "fixed8"}
 """Recipes whose values have eight bits, for those whose values have not; int8 for others."""
 

@@ -7,9 +7,10 @@ from edgemix.cli.compare import compare
 from edgemix.cli.demo import demo
 from edgemix.cli.deploy import deploy
 from edgemix.cli.doctor import doctor
+from edgemix.cli.export import export
 from edgemix.cli.inspect import inspect
 from edgemix.cli.synth import synth
 from edgemix.cli.validate import validate
 
-for command in (deploy, compare, inspect, validate, synth, doctor, demo):
+for command in (deploy, compare, inspect, export, validate, synth, doctor, demo):
     app.command()(command)

@@ -4,6 +4,7 @@ timm:NAME[?kw=v]          a timm model
 package.module:factory    a Python function (the one source that runs foreign code); its model
                           may consist of Brevitas layers, and comes quantized then
 FILE.pt2                  a file of torch.export.save
+FILE.onnx                 a quantized graph in QONNX, or with QuantizeLinear nodes
 FILE.nir?like=LIBRARY     a NIR graph of spiking neurons, in the dialect of who wrote it
 FILE                      a program that edgemix saved
 """
@@ -86,6 +87,10 @@ def load(
         return Program.from_exported(
             archive.load_pt2(path), Origin(str(path.name), versions("torch"))
         )
+    if path.suffix == ".onnx":
+        from edgemix.sources import qonnx
+
+        return qonnx.load(path)
     raise InputError(
         f"{spec} is neither an edgemix program nor a .pt2 file, or it is truncated",
         do="save a model with torch.export.save(torch.export.export(model, inputs), 'model.pt2')",

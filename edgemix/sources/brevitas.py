@@ -12,19 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
 
-from edgemix import graph as g
-from edgemix.encoding import DTYPES, Encoding
+from edgemix.encoding import Encoding
 from edgemix.errors import InputError
 from edgemix.program import Program
-from edgemix.quantize.insert import Integers, arguments
-from edgemix.quantize.params import encode_bias
 from edgemix.sources.base import SourceModel
-
-_qd = torch.ops.quantized_decomposed
+from edgemix.sources.coded import Coded, Rounding, settle
 
 
 def uses_brevitas(module: nn.Module) -> bool:
@@ -40,12 +34,7 @@ def trace(model: SourceModel) -> Program:
             model that cannot be exported.
     """
     plain = _plain(copy.deepcopy(model.module).eval(), "")
-    program = Program.trace(plain, model.example, model.origin)
-    module = program.module()
-    _one_reader_each(module)
-    _carry(module)
-    biases = _code_biases(module)
-    return program.with_module(module, "brevitas", {"biases": biases}, 0.0)
+    return settle(Program.trace(plain, model.example, model.origin), "brevitas")
 
 
 def _is_brevitas(module: nn.Module) -> bool:
@@ -108,26 +97,16 @@ class _Layer(nn.Module):
         self.before = _quantizer(layer, "input_quant", path)
         self.after = _quantizer(layer, "output_quant", path)
         coded = layer.quant_weight()
-        self.encoding = _encoding(
+        encoding = _encoding(
             coded.scale, coded.zero_point, coded.bit_width, signed=bool(coded.signed),
             narrow=bool(layer.weight_quant.is_narrow_range), path=path, channels=True,
         )  # fmt: skip
         weight = getattr(coded, "value", coded).detach()
-        self.register_buffer("weight", self.encoding.quantize(weight))
-        self.register_buffer("scale", torch.tensor(self.encoding.scale))
-        self.register_buffer("zero_point", torch.tensor(self.encoding.zero_point))
+        self.weight = Coded(weight, encoding)
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        e = self.encoding
-        if e.axis is None:
-            weight = _qd.dequantize_per_tensor(self.weight, *arguments(e))
-        else:
-            limits = (e.qmin, e.qmax, DTYPES[e.dtype])
-            weight = _qd.dequantize_per_channel(
-                self.weight, self.scale, self.zero_point, e.axis, *limits
-            )
-        result: Tensor = self.after(self._operator(self.before(x), weight, self.bias))
+        result: Tensor = self.after(self._operator(self.before(x), self.weight(), self.bias))
         return result
 
 
@@ -160,24 +139,11 @@ class _Sum(nn.Module):
         return result
 
 
-class _Rounding(nn.Module):
-    """Quantize and dequantize with an encoding."""
-
-    def __init__(self, encoding: Encoding) -> None:
-        super().__init__()
-        self.encoding = encoding
-
-    def forward(self, x: Tensor) -> Tensor:
-        rest = arguments(self.encoding)
-        result: Tensor = _qd.dequantize_per_tensor(_qd.quantize_per_tensor(x, *rest), *rest)
-        return result
-
-
 def _quantizer(layer: Any, name: str, path: str) -> nn.Module:
     proxy = getattr(layer, name, None)
     if proxy is None or not getattr(proxy, "is_quant_enabled", False):
         return nn.Identity()
-    return _Rounding(
+    return Rounding(
         _encoding(
             proxy.scale(), proxy.zero_point(), proxy.bit_width(), signed=bool(proxy.is_signed),
             narrow=bool(proxy.is_narrow_range), path=f"{path}.{name}", channels=False,
@@ -206,48 +172,3 @@ def _encoding(
         qmax - (1 if narrow and not signed else 0), "int8" if width <= 8 else "int16",
         0 if len(scales) > 1 else None,
     )  # fmt: skip
-
-
-def _one_reader_each(module: GraphModule) -> None:
-    """A dequantize node for every reader, as the rest of the house writes them."""
-    for node in list(module.graph.nodes):
-        if g.is_dequantize(node) and not g.is_constant(node):
-            for reader in list(node.users)[1:]:
-                with module.graph.inserting_after(node):
-                    again = module.graph.call_function(node.target, node.args)
-                again.meta = dict(node.meta)
-                reader.replace_input_with(node, again)
-
-
-def _carry(module: GraphModule) -> None:
-    """The encoding of a value for what only selects or moves it: it is on the same grid."""
-    integers = Integers(module, {})
-    for node in list(module.graph.nodes):
-        source = node.args[0] if node.args else None
-        moves = node.target in g.SELECTING | g.VIEW | g.CLAMP_AT_ZERO
-        if not moves or not g.is_dequantize(source) or any(map(g.is_quantize, node.users)):
-            continue
-        assert isinstance(source, Node)
-        readers = list(node.users)
-        with module.graph.inserting_after(node):
-            read = integers.value(node, g.encoding_of(module, source), None)
-        for reader in readers:
-            reader.replace_input_with(node, read())
-
-
-def _code_biases(module: GraphModule) -> int:
-    """Biases as integers on the grid of the products that they are added to; returns how many."""
-    integers, count = Integers(module, {}), 0
-    for node in list(module.graph.nodes):
-        if node.target not in g.LINEAR or len(node.args) < 3:
-            continue
-        x, weight, bias = node.args[:3]
-        if not isinstance(bias, Node) or bias.op != "get_attr" or not g.is_dequantize(x):
-            continue
-        assert isinstance(x, Node) and isinstance(weight, Node)
-        encoding = encode_bias(g.encoding_of(module, x), g.encoding_of(module, weight))
-        with module.graph.inserting_before(node):
-            coded = integers.constant(bias, encoding, (node.name, bias.name))
-        node.args = (x, weight, coded, *node.args[3:])
-        count += 1
-    return count

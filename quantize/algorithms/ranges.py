@@ -156,11 +156,13 @@ def _places(draft: Draft, simulation: Simulation) -> Iterator[_Place]:
             shared = tuple(simulation.values[n] for n in names)
             rounds = tuple(simulation.values[n] for n in own) or shared[:1]
             yield _Place(draft.plan.rules[root], full, rounds, shared)
+    # The program's own nodes: in the simulation, views read roundings.
+    nodes = {n.name: n for n in draft.program.module().graph.nodes}
     for edge, rounding in simulation.narrow.items():
-        node = simulation.nodes[edge[0]]
+        node = nodes[edge[0]]
         rule = draft.recipe.operand_rule(g.where(node), g.op_name(node)) or draft.recipe.activations
         assert rule is not None
-        source = stats[g.reordered(simulation.nodes[edge[1]]).name]
+        source = stats[g.reordered(nodes[edge[1]]).name]
         rule = rule.with_bits(rounding.encoding.bits)
         full = representable(encode((source.minimum, source.maximum), rule))
         yield _Place(rule, full, (rounding,), (rounding,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgemix import graph as g
 from edgemix.program import Program
 from edgemix.targets.base import Finding
-from edgemix.targets.composites import odd_widths, whole_softmax
+from edgemix.targets.composites import grouped_weights, odd_widths, whole_softmax
 
 MAX_RANK = 5
 
@@ -22,7 +22,7 @@ _REFUSED = {
 def findings(program: Program) -> tuple[Finding, ...]:
     """Operators that the converter refuses, and tensors of more than five axes."""
     module = program.module()
-    found: list[Finding] = []
+    found = list(grouped_weights(module, "Core ML"))
     if not program.states:
         whole_softmax(module)
         found += odd_widths(program, module, "Core ML")

@@ -14,6 +14,7 @@ from edgemix.extras import need, versions
 from edgemix.program import Program, export, quiet
 from edgemix.targets.base import Artifact, plain_bindings
 
+_qd = torch.ops.quantized_decomposed
 MAIN = "model.onnx"
 OPSET = 21
 """The first in which a quantizer may have 16 bits."""
@@ -26,6 +27,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     program = Program.load(Path(request["program"]))
     path = Path(request["folder"]) / MAIN
     module = program.module()
+    groups_as_rows(module)
     unsigned_activations(module)
     narrow_ranges(module)
     module.recompile()
@@ -54,6 +56,37 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         facts={"opset": opset, "activations": "uint8"},
     )
     return artifact.to_json()
+
+
+def groups_as_rows(module: GraphModule) -> None:
+    """Weights with a scale for every group of columns, in place: each group a row, then reshaped.
+
+    ONNX Runtime has kernels for ONNX's own blocks in some products only; a reshaped constant is a
+    constant again when the session starts.
+    """
+    for node in list(module.graph.nodes):
+        if not g.is_dequantize(node):
+            continue
+        encoding = g.encoding_of(module, node)
+        if encoding.group is None:
+            continue
+        (source,) = (n for n in node.all_input_nodes[:1])
+        integers = g.constant(module, source)
+        rows = g.add_constant(
+            module, node, f"{node.name}_rows", integers.reshape(-1, encoding.group)
+        )
+        scales = g.add_constant(module, node, f"{node.name}_scales", torch.tensor(encoding.scale))
+        zeros = g.add_constant(
+            module, node, f"{node.name}_zeros", torch.tensor(encoding.zero_point)
+        )
+        limits = encoding.qmin, encoding.qmax, integers.dtype
+        with module.graph.inserting_before(node):
+            real = module.graph.call_function(
+                _qd.dequantize_per_channel.default, (rows, scales, zeros, 0, *limits)
+            )
+            whole = module.graph.call_function(g.aten.reshape.default, (real, list(integers.shape)))
+        node.replace_all_uses_with(whole)
+        module.graph.erase_node(node)
 
 
 def unsigned_activations(module: GraphModule) -> None:

@@ -35,11 +35,14 @@ def audit(request: Mapping[str, Any]) -> dict[str, Any]:
     runner.allocate_tensors()
     types = {t["index"]: np.dtype(t["dtype"]) for t in runner.get_tensor_details()}
     names = {t["index"]: t["name"] for t in runner.get_tensor_details()}
+    ends = (*runner.get_input_details(), *runner.get_output_details())
+    borders = {t["index"] for t in ends if np.dtype(t["dtype"]).kind == "f"}
     asked: Arithmetic = "integer" if request["quantized"] else "float"
     found = []
     for op in runner._get_ops_details():
         kind = op["op_name"]
-        if kind in _MOVES:
+        at_border = not borders.isdisjoint((*op["inputs"], *op["outputs"]))
+        if kind in _MOVES or (kind in _CONVERSIONS and at_border):
             continue
         results = [types[i] for i in op["outputs"] if i in types]
         real = any(t.kind == "f" for t in results)

@@ -16,6 +16,7 @@ from edgemix.program import Program, TensorSpec, quiet
 from edgemix.targets.base import Artifact, Binding, bindings
 from edgemix.targets.composites import whole_softmax
 from edgemix.targets.constants import real_biases, real_constants
+from edgemix.targets.tflite.borders import real_borders
 from edgemix.targets.tflite.islands import integer_islands
 from edgemix.targets.tflite.pooling import lower_pooling
 
@@ -50,6 +51,8 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
             quant_config=_static() if program.quantized else None,
         )
         edge.export(str(path))
+    if program.real_borders:
+        real_borders(path)
     inputs, outputs = _details(path)
     softmax = f"{joined} put together again" if joined else "whole"
     artifact = Artifact(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgemix import graph as g
 from edgemix.program import Program
 from edgemix.targets.base import Finding
-from edgemix.targets.composites import odd_widths, whole_softmax
+from edgemix.targets.composites import grouped_weights, odd_widths, whole_softmax
 
 _REFUSED = {
     "fft_fft2": ("TFLite has no Fourier transform", "replace it by a matrix product"),
@@ -26,11 +26,10 @@ def findings(program: Program) -> tuple[Finding, ...]:
     if program.quantized and not program.encodings:
         why = "the converter keeps weights in float where values are"
         return (Finding(g.Where("program"), why, "quantize with the recipe int8"),)
-    if program.states:
-        found: list[Finding] = []
-    else:
+    found = list(grouped_weights(module, "TFLite"))
+    if not program.states:
         whole_softmax(module)
-        found = list(odd_widths(program, module, "TFLite"))
+        found += list(odd_widths(program, module, "TFLite"))
     for node in g.float_ops(module):
         name = g.op_name(node)
         if name in _REFUSED:

@@ -247,7 +247,7 @@ def test_reconstruction_finds_what_rounding_cannot(program: Program, samples: Te
 
 
 @pytest.mark.parametrize("quality", ["fast", "balanced"])
-@pytest.mark.parametrize("recipe", ["int8", "w4a8", "fixed8"])
+@pytest.mark.parametrize("recipe", ["int8", "w4a8", "w4a4", "fixed8"])
 def test_quality_is_not_lost_to_algorithms(
     program: Program, samples: Tensor, recipe: str, quality: str
 ) -> None:
