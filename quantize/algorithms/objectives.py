@@ -23,7 +23,7 @@ from edgemix.quantize.draft import Draft
 from edgemix.quantize.insert import Edge
 from edgemix.quantize.simulate import RoundedConstant, Simulation
 
-SAMPLES = 128
+SAMPLES = 256
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def objectives(simulation: Simulation, samples: Tensor, *, attention: bool) -> I
 
     Args:
         simulation: as quantized as it is.
-        samples: inputs [n, ...]; the first 128 are used.
+        samples: inputs [n, ...]; the first 256 are used.
         attention: weigh queries, keys and values by their use.
     """
     layers = {

@@ -21,7 +21,7 @@ from edgemix.quantize.params import Range, encode, representable
 from edgemix.quantize.recipe import Rule
 from edgemix.quantize.simulate import Recorded, Rounding, Simulation
 
-SAMPLES = 128
+SAMPLES = 256
 _AT_ONCE = 8
 _SETTLED_AT_ONCE = 16
 _VALUES = 1 << 14
@@ -61,7 +61,7 @@ def choose_ranges(
 
     Args:
         draft: any.
-        samples: inputs [n, ...]; the first 128 are used, at least two are needed.
+        samples: inputs [n, ...]; the first 256 are used, at least two are needed.
         on_step: called with the share that is done.
     """
     simulation = draft.simulate()
