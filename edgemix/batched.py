@@ -84,7 +84,8 @@ def batched(program: Program) -> tuple[GraphModule, Batched, bool]:
     def mapped(*inputs: Tensor) -> tuple[Tensor, ...]:
         runs = (x.reshape(-1, size, *x.shape[1:]) for x in inputs)
         found = torch.vmap(flat, randomness="different")(*runs)
-        return tuple(value.flatten(0, 1) for value in _tuple(found))
+        # What was reduced to one number a run has no axis of its own.
+        return tuple(v.flatten(0, 1) if v.ndim > 1 else v for v in _tuple(found))
 
     return flat, mapped, True
 

@@ -114,6 +114,8 @@ def calibrate(
     digest, samples, shape = _Chain(), 0, program.inputs[0].shape[1:]
     saved = time.monotonic()
     for batch in batches:
+        if len(batch) == 0:
+            continue
         check_batch(program, batch, first=samples)
         digest.add(batch)
         samples, shape = samples + len(batch), tuple(batch.shape[1:])

@@ -169,7 +169,8 @@ def _least_divergence(stats: TensorStats, rule: Rule) -> Range:
     centre = math.ldexp(1.0, stats.exponent) * ((torch.arange(_COARSE) + 0.5) * 2 / _COARSE - 1)
     best, least = (stats.minimum, stats.maximum), math.inf
     for share in torch.linspace(1.0, 0.05, 96).tolist():
-        low, high = stats.minimum * share, stats.maximum * share
+        limit = share * max(-stats.minimum, stats.maximum)
+        low, high = max(stats.minimum, -limit), min(stats.maximum, limit)
         encoding = encode((low, high), rule)
         inside = (centre >= low) & (centre <= high)
         if int(inside.sum()) < 2:

@@ -49,7 +49,7 @@ def _is_bias(simulation: Simulation, edge: Edge) -> bool:
 def _means(simulation: Simulation, x: Tensor, names: set[str]) -> dict[str, Tensor]:
     """Mean of every channel of linear operators' results over samples and positions."""
     sums: dict[str, Tensor] = {}
-    count = 0
+    counts: dict[str, int] = {}
     for reads in simulation.reads(x, names):
         for name, args in reads.items():
             node = simulation.nodes[name]
@@ -60,5 +60,5 @@ def _means(simulation: Simulation, x: Tensor, names: set[str]) -> dict[str, Tens
             others = [d for d in range(value.ndim) if d != axis]
             mean = value.double().mean(others) * len(value)
             sums[name] = sums.get(name, torch.zeros(())) + mean
-        count += len(value)
-    return {name: total / count for name, total in sums.items()}
+            counts[name] = counts.get(name, 0) + len(value)
+    return {name: total / counts[name] for name, total in sums.items()}

@@ -52,7 +52,8 @@ def run(
         for recipe in recipes.split(",")
         for method in (methods.split(",") if methods else (*OURS, *PEERS))
     ]
-    done = {_cell(row) for row in rows}
+    # What a peer refuses it refuses again; what failed here may have been mended since.
+    done = {_cell(row) for row in rows if not (row["refused"] and row["method"] in OURS)}
     missing = [cell for cell in cells if again or cell not in done]
     threads = max((os.cpu_count() or 1) // jobs, 1)
     with ThreadPoolExecutor(jobs) as pool:
