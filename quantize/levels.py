@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 Algorithm = Literal[
-    "equalize", "reparam", "smooth", "domains", "ranges", "gptq", "adaround", "reconstruct", "bias"
-]
+    "equalize", "reparam", "smooth", "domains", "ranges", "gptq", "adaround", "brevitas-gptq",
+    "brevitas-gpfq", "brevitas-learned", "reconstruct", "bias",
+]  # fmt: skip
 """One file each in :mod:`edgemix.quantize.algorithms`; they run in this order."""
 
 Quality = Literal["fast", "balanced", "best"]

@@ -12,6 +12,7 @@ from torch.fx import GraphModule
 
 from edgemix.errors import EdgemixError, InputError
 from edgemix.program import Program
+from edgemix.quantize.algorithms import brevitas
 from edgemix.quantize.algorithms.adaround import learn_rounding
 from edgemix.quantize.algorithms.bias import correct_biases
 from edgemix.quantize.algorithms.domains import cut_domains
@@ -42,6 +43,9 @@ _WITH_DATA: dict[Algorithm, Callable[[Draft, Tensor, Callable[[float], None]], D
     "ranges": choose_ranges,
     "gptq": round_by_columns,
     "adaround": learn_rounding,
+    "brevitas-gptq": brevitas.gptq,
+    "brevitas-gpfq": brevitas.gpfq,
+    "brevitas-learned": brevitas.learned,
     "reconstruct": reconstruct,
     "bias": correct_biases,
 }
