@@ -66,7 +66,9 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
         source = sources.load(order.source, step=order.step, chunk=order.chunk, unroll=order.unroll)
         _one_input(source)
         steps = bool(source.states)
-        held_out = data.load(order.evaluate, source.inputs[0], steps=steps)
+        held_out = data.load(
+            order.evaluate, source.inputs[0], steps=steps, most=order.evaluate_samples
+        )
         if order.evaluate_samples is not None:
             held_out = held_out.head(order.evaluate_samples)
     made = quantized(order, source, chosen, say)

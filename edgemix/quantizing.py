@@ -76,7 +76,9 @@ def quantized(order: Order, source: Program, chosen: list[Target], say: Listener
     if order.calibrate is None:
         raise InputError("there is no calibration data", do="name it with --calibrate")
     recipe = recipe_of(order)
-    samples = data.load(order.calibrate, source.inputs[0], steps=bool(source.states))
+    samples = data.load(
+        order.calibrate, source.inputs[0], steps=bool(source.states), most=order.samples
+    )
     if source.states:
         samples = _streamed(samples, order)
     with say.step("rewrite"):

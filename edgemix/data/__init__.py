@@ -32,7 +32,7 @@ SETS: dict[str, Callable[[str], Data]] = {
 """The sets that come with the package, each with the parts ``train`` and ``heldout``."""
 
 
-def load(argument: str, spec: TensorSpec, *, steps: bool = False) -> Data:
+def load(argument: str, spec: TensorSpec, *, steps: bool = False, most: int | None = None) -> Data:
     """The data that an argument names, for an input of this shape.
 
     Args:
@@ -40,6 +40,7 @@ def load(argument: str, spec: TensorSpec, *, steps: bool = False) -> Data:
         spec: the input.
         steps: whether it is one step's: samples are then sequences [n, time, ...], taken apart
             into as many steps as they have.
+        most: how many files of a folder are wanted at most; other data comes whole.
 
     Raises:
         InputError: no such file or set, damaged, empty, of another shape or type, NaN or Inf
@@ -51,7 +52,7 @@ def load(argument: str, spec: TensorSpec, *, steps: bool = False) -> Data:
     elif kind == "recordings":
         data = recordings.part(rest)
     elif kind in folders.KINDS:
-        data = folders.load(kind, rest, spec)
+        data = folders.load(kind, rest, spec, most)
     elif kind == "random":
         data = _random(rest, spec, steps=steps)
     else:

@@ -39,8 +39,14 @@ MEAN, SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CROP = 0.875
 
 
-def load(kind: str, argument: str, spec: TensorSpec) -> Data:
-    """All files of a folder, as inputs of this shape.
+def load(kind: str, argument: str, spec: TensorSpec, most: int | None = None) -> Data:
+    """The files of a folder, as inputs of this shape.
+
+    Args:
+        kind: one of ``KINDS``.
+        argument: the folder, and how it is prepared.
+        spec: the input.
+        most: how many files to decode at most, drawn from all subfolders, always the same ones.
 
     Raises:
         InputError: no such folder, no files in it, some in subfolders and some not, or one that
@@ -54,6 +60,10 @@ def load(kind: str, argument: str, spec: TensorSpec) -> Data:
     if not paths:
         raise InputError(f"{folder} holds no {kind}", do=f"give files {', '.join(KINDS[kind])}")
     decode, labels = _decoder(kind, query, spec), _labels(folder, paths)
+    if most is not None and most < len(paths):
+        drawn = np.sort(np.random.default_rng(0).permutation(len(paths))[:most])
+        paths = [paths[i] for i in drawn]
+        labels = None if labels is None else labels[drawn]
     return Data(f"{kind}:{argument}", _decoded(kind, query, paths, spec, decode), labels)
 
 

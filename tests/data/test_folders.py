@@ -105,6 +105,21 @@ def test_arrays_are_decoded_once_and_again_when_a_file_changes(tmp_path: Path) -
     assert data.load(f"arrays:{folder}", SOUNDS).samples[:, 0].tolist() == [0.0, 7.0, 2.0]
 
 
+def test_a_few_files_come_from_all_subfolders(tmp_path: Path) -> None:
+    folder = tmp_path / "arrays"
+    for kind in range(4):
+        (folder / f"{kind}").mkdir(parents=True)
+        for i in range(25):
+            np.save(folder / f"{kind}/{i}.npy", np.full(400, kind, np.float32))
+    some = data.load(f"arrays:{folder}", SOUNDS, most=20)
+    assert some.labels is not None and len(some) == 20
+    assert set(some.labels.tolist()) == {0, 1, 2, 3}
+    assert np.array_equal(some.samples[:, 0], some.labels)
+    again = data.load(f"arrays:{folder}", SOUNDS, most=20)
+    assert np.array_equal(again.samples, some.samples)
+    assert len(data.load(f"arrays:{folder}", SOUNDS, most=500)) == 100
+
+
 def test_what_is_wrong_with_a_folder_is_said_and_nothing_is_kept(tmp_path: Path) -> None:
     folder = tmp_path / "arrays"
     with pytest.raises(InputError, match="there is no folder"):

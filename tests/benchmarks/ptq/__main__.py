@@ -145,6 +145,28 @@ def _shown(row: dict[str, Any] | None, *, named: bool = False) -> str:
 
 
 @app.command()
+def imagenet(
+    model: Annotated[str, typer.Argument(help="timm:NAME?pretrained=True")],
+    calibrate: Annotated[Path, typer.Option(help="Folder of images, a subfolder a class.")],
+    evaluate: Annotated[Path, typer.Option(help="Another one: ImageNet's validation images.")],
+    recipe: Annotated[str, typer.Option()] = "int8",
+    quality: Annotated[str, typer.Option(help="fast, balanced or best.")] = "balanced",
+    samples: Annotated[int, typer.Option(help="Calibration images.")] = 512,
+    limit: Annotated[int | None, typer.Option(help="Evaluation images; default: all.")] = None,
+) -> None:
+    """Top-1 accuracy of a timm model on ImageNet, float and quantized, beside published ones.
+
+    Images are prepared as timm does for that model; labels are the subfolders in order.
+    """
+    from tests.benchmarks.ptq import imagenet as real
+
+    found = real.evaluate(model, calibrate, evaluate, recipe, quality, samples, limit)  # type: ignore[arg-type]
+    lines = [["edgemix, here", recipe, f"{found.real:.2f}", f"{found.quantized:.2f}"]]
+    lines += [[p["method"], p["bits"], f"{p['fp']:g}", f"{p['value']:g}"] for p in real.published(model)]  # fmt: skip
+    _print(f"{model}, {found.images:,} images", ("method", "bits", "float", "top-1"), lines, markdown=False)  # fmt: skip
+
+
+@app.command()
 def ablation(
     models: Annotated[str, typer.Option(help="Comma-separated; default: all.")] = "",
     recipes: Annotated[str, typer.Option(help="Comma-separated.")] = "int8,w4a8",
