@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -29,27 +28,17 @@ def compare(
         return
     a, b = found["reports"]
     console.out.print(
-        _table(("", a, b), [(r["what"], r["first"], r["second"]) for r in found["figures"]])
+        console.plain_table(
+            ("", a, b), [(r["what"], r["first"], r["second"]) for r in found["figures"]]
+        )
     )
     rows = [
         (layer["layer"], _db(layer["first"]), _db(layer["second"]), f"{layer['gain']:+.1f} dB")
         for layer in found["layers"][:_LAYERS]
     ]
     if rows:
-        console.out.print(_table(("layers that differ most", a, b, "gain"), rows))
+        console.out.print(console.plain_table(("layers that differ most", a, b, "gain"), rows))
 
 
 def _db(value: float | None) -> str:
     return "identical" if value is None else f"{value:.1f} dB"
-
-
-def _table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Any:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for i, name in enumerate(names):
-        table.add_column(name, justify="right" if i else "left")
-    for row in rows:
-        table.add_row(*row)
-    return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -102,47 +102,55 @@ def results_table(report: Report) -> Table:
     return table
 
 
+def plain_table(
+    names: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = (0,)
+) -> Table:
+    """A table of text; columns other than those in ``words`` are figures, on the right."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for i, name in enumerate(names):
+        table.add_column(name, justify="left" if i in words else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 _WORST = 6
 
 
 def _effects(report: Report) -> Table:
     """One row an algorithm: what it did to the outputs."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name in ("algorithm", "SQNR on calibration samples", "seconds", ""):
-        table.add_column(name, justify="left" if name in ("algorithm", "") else "right")
+    rows = []
     for effect in report.effects:
         reached = "identical" if effect.sqnr_db is None else f"{effect.sqnr_db:.1f} dB"
         kept = "" if effect.kept else "not taken: no better"
-        table.add_row(effect.algorithm, reached, f"{effect.seconds:.1f}", kept)
-    return table
+        rows.append((effect.algorithm, reached, f"{effect.seconds:.1f}", kept))
+    names = ("algorithm", "SQNR on calibration samples", "seconds", "")
+    return plain_table(names, rows, words=(0, 3))
 
 
 def _worst(report: Report) -> Table:
     """The poorest values first, with what happened."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name in ("worst values", "SQNR", "its own", "what happened"):
-        table.add_column(name, justify="right" if name in ("SQNR", "its own") else "left")
     poor = sorted(
         (layer for layer in report.layers if layer.causes), key=lambda layer: layer.sqnr_db or 0.0
     )
+    rows = []
     for layer in poor[:_WORST]:
         own = "–" if layer.own_sqnr_db is None else f"{layer.own_sqnr_db:.1f} dB"
         where = f"{layer.op} {layer.module or layer.node}"
-        table.add_row(where, f"{layer.sqnr_db:.1f} dB", own, "; ".join(layer.causes))
-    return table
+        rows.append((where, f"{layer.sqnr_db:.1f} dB", own, "; ".join(layer.causes)))
+    return plain_table(("worst values", "SQNR", "its own", "what happened"), rows, words=(0, 3))
 
 
 def _states(report: Report) -> Table:
     """One row a state: how far it strays from the float program's in a long stream."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     steps = report.states[0].steps[-1]
-    for name in ("state", "bits", "error at first", f"at step {steps:,}", "largest", ""):
-        table.add_column(name, justify="left" if name in ("state", "") else "right")
+    rows = []
     for s in report.states:
         shown = (s.error[0], s.error[-1], max(s.error))
         bounded = "bounded" if s.bounded else "grows"
-        table.add_row(s.state, str(s.bits), *(f"{e:.2%}" for e in shown), bounded)
-    return table
+        rows.append((s.state, str(s.bits), *(f"{e:.2%}" for e in shown), bounded))
+    names = ("state", "bits", "error at first", f"at step {steps:,}", "largest", "")
+    return plain_table(names, rows, words=(0, 5))
 
 
 def print_synthesis(found: Found) -> None:

@@ -56,7 +56,7 @@ def test_help_is_quick_and_lists_the_commands() -> None:
         done = edgemix("--help")
         times.append(time.perf_counter() - start)
     assert done.returncode == 0
-    for command in ("deploy", "inspect", "validate", "synth", "doctor", "demo"):
+    for command in ("deploy", "compare", "export", "inspect", "validate", "synth"):
         assert command in done.stdout
     assert statistics.median(times) < 0.5, times
 
@@ -65,6 +65,25 @@ def test_importing_edgemix_loads_neither_torch_nor_numpy() -> None:
     code = "import edgemix, edgemix.cli.commands, sys; print([m for m in ('torch', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_two_deployments_are_compared_and_one_is_exported(deployed: Path, tmp_path: Path) -> None:
+    done = edgemix("compare", deployed, deployed / "report.json")
+    assert done.returncode == 0, done.stderr
+    assert "program SQNR" in done.stdout and "+0.0 dB" in done.stdout
+    found = json.loads(edgemix("compare", deployed, deployed, "--json").stdout)
+    assert found["reports"] == ["int8", "int8"]
+    none = edgemix("compare", deployed, tmp_path)
+    assert none.returncode == 2
+    assert "there is no report" in none.stderr and "Traceback" not in none.stderr
+    path = tmp_path / "model.onnx"
+    done = edgemix("export", deployed / "program.edgemix", path)
+    assert done.returncode == 0, done.stderr
+    assert "quantized tensors" in done.stdout
+    again = edgemix("export", deployed / "program.edgemix", path)
+    assert again.returncode == 2 and "is there already" in again.stderr
+    odd = edgemix("export", deployed / "program.edgemix", tmp_path / "model.txt")
+    assert odd.returncode == 2 and "is no .onnx file" in odd.stderr
 
 
 def test_a_deployment_holds_report_and_evidence(deployed: Path) -> None:

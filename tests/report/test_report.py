@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from edgemix.errors import InputError
-from edgemix.report import schema
+from edgemix.report import comparison, schema
 from edgemix.report.html import render
 
 HOSTILE = "<script>throw new Error('planted')</script>"
@@ -56,7 +56,9 @@ def document(*, passed: bool = True) -> dict[str, Any]:
         {
             "node": f"conv2d_{i}", "module": f"stages.{i}.{HOSTILE if i == 3 else 'mixer'}",
             "source": "attention.py:41", "op": "conv2d", "sqnr_db": None if i == 5 else 20.0 + i,
-            "clipped": 0.01, "encoding": "int8, scale 0.5, zero point 0",
+            "own_sqnr_db": None if i == 5 else 28.0 + i, "clipped": 0.01,
+            "encoding": "int8, scale 0.5, zero point 0",
+            "causes": ["3.0% of the values are clipped", HOSTILE] if i == 1 else [],
         }
         for i in range(12)
     ]  # fmt: skip
@@ -69,7 +71,21 @@ def document(*, passed: bool = True) -> dict[str, Any]:
             "macs": 63_000, "float_bytes": 15_500,
             "history": [{"name": "quantize", "options": {}, "seconds": 0.3}],
         },
-        "recipe": {"name": "fixed8"},
+        "recipe": {
+            "name": HOSTILE if not passed else "fixed8", "algorithms": ["ranges", "bias"],
+            "exceptions": [
+                {"match": f"stages.{HOSTILE}", "regex": None, "op": None, "weights": 4,
+                 "activations": None, "operands": 6, "leave_float": False},
+                {"match": None, "regex": None, "op": "softmax", "weights": None,
+                 "activations": None, "operands": None, "leave_float": True},
+            ],
+        },
+        "effects": [
+            {"algorithm": "observers", "seconds": 1.0, "sqnr_db": 20.0, "kept": True},
+            {"algorithm": "ranges", "seconds": 35.2, "sqnr_db": 24.5, "kept": True},
+            {"algorithm": "bias", "seconds": 2.0, "sqnr_db": 23.0, "kept": False},
+            {"algorithm": HOSTILE, "seconds": 2.0, "sqnr_db": None, "kept": True},
+        ],
         "calibration": {"source": "digits:train", "samples": 512, "shape": [1, 8, 8], "sha256": "ef" * 32},
         "evaluation": {
             "source": "digits:heldout", "samples": 500, "has_labels": True,
@@ -122,9 +138,42 @@ def test_the_page_says_what_was_found() -> None:
     for text in (
         "ONNX", "TFLITE", "COREML", "HLS4ML", "measured", "this machine cannot run it", "99.00%",
         "-0.2 points", "Every gate passed", "edgemix validate hls4ml", "36 µs", "22.7 kB", "exact",
-        "budget 2 ms", "ap_fixed&lt;19,5&gt;",
+        "budget 2 ms", "ap_fixed&lt;19,5&gt;", "24.5 dB (+4.5)", "23.0 dB (-1.5, not kept)",
+        "ranges, 35.2 s", "3.0% of the values are clipped", "29.0 dB",
+        "weights in 4 bits, operands in 6 bits", "left in float",
     ):  # fmt: skip
         assert text in page, text
+
+
+def test_a_model_that_came_quantized_says_so() -> None:
+    came = {**document(), "calibration": None, "recipe": {"name": "as it came"}, "effects": []}
+    page = render(schema.Report.model_validate(came))
+    assert "none: the model came quantized" in page
+    assert "What the algorithms did" not in page
+    assert "Layers with rules of their own" not in page
+
+
+def test_two_reports_are_compared_figure_by_figure_and_layer_by_layer() -> None:
+    other = json.loads(json.dumps(document()))
+    other["recipe"] = {"name": "int8", "algorithms": []}
+    other["evaluation"]["program_accuracy"] = 0.97
+    other["layers"][2]["sqnr_db"] = 12.0
+    other["layers"][5]["sqnr_db"] = 60.0
+    other["targets"] = other["targets"][:1]
+    found = comparison.compare(made(), schema.Report.model_validate(other))
+    assert found["reports"] == ["fixed8 + 2 algorithms", "int8"]
+    figures = {row["what"]: (row["first"], row["second"]) for row in found["figures"]}
+    assert figures["program accuracy"] == ("99.00%", "97.00%")
+    assert figures["tflite: size"] == ("22,700 bytes", "–")
+    assert figures["onnx: latency"] == ("0.036 ms measured", "0.036 ms measured")
+    first, second, *rest = found["layers"]
+    # One that was exact counts as 150 dB.
+    assert (first["node"], first["first"], first["second"]) == ("conv2d_5", None, 60.0)
+    assert (second["node"], second["gain"]) == ("conv2d_2", -10.0)
+    assert {row["gain"] for row in rest} == {0.0}
+    other["model"]["source"] = "another"
+    with pytest.raises(InputError, match="the reports are of different models"):
+        comparison.compare(made(), schema.Report.model_validate(other))
 
 
 def test_resources_are_drawn_against_the_part() -> None:
