@@ -23,7 +23,6 @@ OPSET = 21
 def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     """Write the model; the answer is the Artifact as JSON."""
     onnx = need("onnx", extra="onnx")
-    need("onnxscript", extra="onnx")
     program = Program.load(Path(request["program"]))
     path = Path(request["folder"]) / MAIN
     module = program.module()
@@ -31,19 +30,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     unsigned_activations(module)
     narrow_ranges(module)
     module.recompile()
-    with quiet():
-        exported = torch.onnx.export(
-            export(module, program.example()),
-            dynamo=True,
-            input_names=[spec.name for spec in program.takes],
-            output_names=[spec.name for spec in program.gives],
-            verbose=False,
-            opset_version=OPSET,
-        )
-    assert exported is not None
-    exported.save(str(path), external_data=False)
-    model = onnx.load(str(path))
-    _strip(model)
+    model = exported(program, module, OPSET)
     onnx.save(model, str(path))
     onnx.checker.check_model(model, full_check=True)
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
@@ -56,6 +43,24 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         facts={"opset": opset, "activations": "uint8"},
     )
     return artifact.to_json()
+
+
+def exported(program: Program, module: GraphModule, opset: int) -> Any:
+    """The model that torch's exporter makes of a program's changed graph, without its notes."""
+    need("onnxscript", extra="onnx")
+    with quiet():
+        made = torch.onnx.export(
+            export(module, program.example()),
+            dynamo=True,
+            input_names=[spec.name for spec in program.takes],
+            output_names=[spec.name for spec in program.gives],
+            verbose=False,
+            opset_version=opset,
+        )
+    assert made is not None
+    model = made.model_proto
+    _strip(model)
+    return model
 
 
 def groups_as_rows(module: GraphModule) -> None:

@@ -8,7 +8,6 @@ values with odd zero points go the other way. Symmetric and power-of-two encodin
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,8 @@ from edgemix import graph as g
 from edgemix.encoding import Encoding
 from edgemix.errors import InputError
 from edgemix.extras import need
-from edgemix.program import Program, export, quiet
+from edgemix.program import Program
+from edgemix.targets.onnx.lower import exported
 
 DOMAIN = "qonnx.custom_op.general"
 OPSET = 18
@@ -37,23 +37,11 @@ def write(program: Program, path: Path) -> int:
     if not program.quantized:
         raise InputError("this program is not quantized", do="give program.edgemix of a deployment")
     onnx = need("onnx", extra="onnx")
-    need("onnxscript", extra="onnx")
     module = program.module()
     count = _as_quant(module)
-    with quiet():
-        exported = torch.onnx.export(
-            export(module, program.example()),
-            dynamo=True,
-            input_names=[spec.name for spec in program.takes],
-            output_names=[spec.name for spec in program.gives],
-            opset_version=OPSET,
-            verbose=False,
-        )
-    assert exported is not None
-    model = exported.model_proto
+    model = exported(program, module, OPSET)
     del model.functions[:]
     model.ir_version = IR_VERSION
-    _strip(model)
     if all(o.domain != DOMAIN for o in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
     files.write_bytes(path, model.SerializeToString())
@@ -136,10 +124,3 @@ def _kind(encoding: Encoding, node: Node) -> tuple[bool, bool, tuple[int, ...]]:
         + (" with a scale for every group" if encoding.group is not None else ""),
         at=str(g.where(node)),
     )
-
-
-def _strip(model: Any) -> None:
-    del model.metadata_props[:], model.graph.metadata_props[:], model.graph.value_info[:]
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
