@@ -101,9 +101,7 @@ def layers(program: Program, quantized: Program, samples: Tensor) -> tuple[Layer
             entry[3] += integers.numel()
             alone = encoding.dequantize(encoding.quantize(real[twin])).double()
             entry[4] += float(((expected - alone) ** 2).sum())
-            lowest, highest = (
-                (q - encoding.zero_point[0]) * encoding.lsb for q in (encoding.qmin, encoding.qmax)
-            )
+            lowest, highest = encoding.limits
             entry[5] += float((expected < lowest - encoding.lsb / 2).sum())
             entry[6] += float((expected > highest + encoding.lsb / 2).sum())
             peak = _channel_peaks(twin, real[twin])

@@ -86,6 +86,12 @@ class Encoding:
             raise InputError("a per-channel encoding has no single step")
         return self.scale[0]
 
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Smallest and largest value of a per-tensor encoding."""
+        zero = self.zero_point[0]
+        return (self.qmin - zero) * self.lsb, (self.qmax - zero) * self.lsb
+
     def fixed_point(self) -> FixedPoint | None:
         """The same values as an ``ap_(u)fixed`` type, or None where there is none."""
         mantissa, exponent = math.frexp(self.scale[0])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edgemix.quantize.params import Range, encode, representable
+from edgemix.quantize.params import Range, encode
 from edgemix.quantize.recipe import Rule
 
 BINS = 8192
@@ -156,7 +156,7 @@ def _least_squared_error(stats: TensorStats, rule: Rule) -> Range:
         error = value - encoding.dequantize(encoding.quantize(value))
         total = float((weight * error.to(torch.float64) ** 2).sum())
         if total < best_error:
-            best, best_error = representable(encoding), total
+            best, best_error = encoding.limits, total
     return best
 
 

@@ -100,12 +100,6 @@ def encode_bias(activation: Encoding, weight: Encoding) -> Encoding:
     )
 
 
-def representable(encoding: Encoding) -> Range:
-    """Smallest and largest value of an encoding."""
-    zero_point = encoding.zero_point[0]
-    return (encoding.qmin - zero_point) * encoding.lsb, (encoding.qmax - zero_point) * encoding.lsb
-
-
 def _ceil_power_of_two(step: float) -> float:
     mantissa, exponent = math.frexp(_positive(step))
     return math.ldexp(1.0, exponent - 1 if mantissa == 0.5 else exponent)

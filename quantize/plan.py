@@ -25,7 +25,6 @@ from edgemix.quantize.params import (
     encode,
     encode_channels,
     encode_groups,
-    representable,
 )
 from edgemix.quantize.recipe import Recipe, Rule
 
@@ -332,7 +331,7 @@ class _Groups:
         by_root = {root: encode(bounds, widest[root]) for root, bounds in unions.items()}
         for name, encoding in fixed.items():
             lo, hi = unions.get(self.root(name), (0.0, 0.0))
-            low, high = representable(encoding)
+            low, high = encoding.limits
             # Where a view or a state brings other values in, a known range is just a range.
             if low - encoding.lsb <= lo and hi <= high + encoding.lsb:
                 by_root[self.root(name)] = encoding

@@ -12,7 +12,7 @@ from torch.fx import Node
 from edgemix import graph as g
 from edgemix.graph import aten
 from edgemix.quantize.draft import Draft
-from edgemix.quantize.params import encode, representable
+from edgemix.quantize.params import encode
 
 SATURATING: dict[object, Callable[[Tensor], Tensor]] = {
     aten.gelu.default: torch.nn.functional.gelu,
@@ -44,7 +44,7 @@ def cut_domains(draft: Draft) -> Draft:
         functions = _readers([nodes[n] for n in names])
         if rule is None or rule.symmetric or functions is None:
             continue
-        low, high = representable(encodings[names[0]])
+        low, high = encodings[names[0]].limits
         for function in functions:
             result = encodings.get(function.name)
             if result is None:

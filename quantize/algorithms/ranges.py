@@ -17,7 +17,7 @@ from torch import Tensor
 from edgemix import graph as g
 from edgemix.encoding import Encoding
 from edgemix.quantize.draft import Draft
-from edgemix.quantize.params import Range, encode, representable
+from edgemix.quantize.params import Range, encode
 from edgemix.quantize.recipe import Rule
 from edgemix.quantize.simulate import Recorded, Rounding, Simulation
 
@@ -86,7 +86,7 @@ def _shares(
     """For every place, the shares of the range of ``seen`` that are best for ``judged``."""
     limits = _limits(simulation, places, seen)
     chosen = [encode(r, p.rule) for p, r in zip(places, limits, strict=True)]
-    ranges = [representable(e) for e in chosen]
+    ranges = [e.limits for e in chosen]
     for stage, part in enumerate((_scaled, _cut_below, _cut_above)):
         tried = [
             list(dict.fromkeys(part(p, r, c)))
@@ -104,7 +104,7 @@ def _shares(
         for place, full, cut in zip(places, ranges, chosen, strict=True)
     ]
     best = _settled(simulation, judged, places, tried, lambda share: on_step(0.5 + 0.5 * share))
-    ends = [representable(e) for e in best]
+    ends = [e.limits for e in best]
     return [
         (_share(low, full[0]), _share(high, full[1]))
         for (low, high), full in zip(ends, ranges, strict=True)
@@ -113,7 +113,7 @@ def _shares(
 
 def _finalists(place: _Place, full: Range, cut: Encoding) -> Iterator[Encoding]:
     """The whole range, somewhat more, the choice of the slope, and what lies between."""
-    low, high = representable(cut)
+    low, high = cut.limits
     middle = (full[0] + low) / 2, (full[1] + high) / 2
     each = (full, (1.2 * full[0], 1.2 * full[1]), middle)
     yield from dict.fromkeys([*(encode(r, place.rule) for r in each), cut])
@@ -152,7 +152,7 @@ def _places(draft: Draft, simulation: Simulation) -> Iterator[_Place]:
         ranges = [(stats[n].minimum, stats[n].maximum) for n in own or names if n in stats]
         if ranges:
             full = min(0.0, *(r[0] for r in ranges)), max(0.0, *(r[1] for r in ranges))
-            full = representable(encode(full, draft.plan.rules[root]))
+            full = encode(full, draft.plan.rules[root]).limits
             shared = tuple(simulation.values[n] for n in names)
             rounds = tuple(simulation.values[n] for n in own) or shared[:1]
             yield _Place(draft.plan.rules[root], full, rounds, shared)
@@ -164,7 +164,7 @@ def _places(draft: Draft, simulation: Simulation) -> Iterator[_Place]:
         assert rule is not None
         source = stats[g.reordered(nodes[edge[1]]).name]
         rule = rule.with_bits(rounding.encoding.bits)
-        full = representable(encode((source.minimum, source.maximum), rule))
+        full = encode((source.minimum, source.maximum), rule).limits
         yield _Place(rule, full, (rounding,), (rounding,))
 
 
@@ -174,14 +174,14 @@ def _scaled(place: _Place, full: Range, now: Encoding) -> Iterator[Encoding]:
 
 
 def _cut_below(place: _Place, full: Range, now: Encoding) -> Iterator[Encoding]:
-    low, high = representable(now)
+    low, high = now.limits
     yield now
     if not place.rule.symmetric:
         yield from (encode((low * share, high), place.rule) for share in _ALONE)
 
 
 def _cut_above(place: _Place, full: Range, now: Encoding) -> Iterator[Encoding]:
-    low, high = representable(now)
+    low, high = now.limits
     yield now
     if not place.rule.symmetric:
         yield from (encode((low, high * share), place.rule) for share in _ALONE)

@@ -134,8 +134,7 @@ def narrow_ranges(module: GraphModule) -> None:
             continue
         if (encoding.qmin, encoding.qmax) == (0, 1):  # a spike is 0 or 1 without being made so
             continue
-        scale, zero = encoding.scale[0], encoding.zero_point[0]
-        lowest, highest = ((q - zero) * scale for q in (encoding.qmin, encoding.qmax))
+        lowest, highest = encoding.limits
         with module.graph.inserting_before(node):
             clamped = module.graph.call_function(
                 g.aten.clamp.default, (node.args[0], lowest, highest)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgemix.quantize.observers import BINS, TensorStats, choose_range
-from edgemix.quantize.params import encode, representable
+from edgemix.quantize.params import encode
 from edgemix.quantize.recipe import Rule
 
 batches = st.lists(
@@ -77,7 +77,7 @@ def test_every_encoding_represents_its_range_and_zero_exactly(a: float, b: float
     low, high = min(a, b, 0.0), max(a, b, 0.0)
     for scale in ("free", "power_of_two"):
         encoding = encode((low, high), Rule(scale=scale))
-        first, last = representable(encoding)
+        first, last = encoding.limits
         assert first - encoding.lsb <= low
         assert high <= last + encoding.lsb
         assert encoding.dequantize(encoding.quantize(torch.zeros(1))).item() == 0.0
@@ -89,4 +89,4 @@ def test_a_power_of_two_range_that_is_used_again_gives_the_same_encoding() -> No
     rule = Rule(scale="power_of_two")
     for bounds in ((0.0, 0.7), (-3.0, 1.0), (0.0, 255.0), (-128.0, 127.0)):
         encoding = encode(bounds, rule)
-        assert encode(representable(encoding), rule) == encoding
+        assert encode(encoding.limits, rule) == encoding
