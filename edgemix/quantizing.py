@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from torch import Tensor
 
 from edgemix import data, files, rewrites
 from edgemix import endurance as endure
@@ -18,7 +20,14 @@ from edgemix.quantize.calibrate import Calibration, DataPrint, calibrate, finger
 from edgemix.quantize.convert import quantize
 from edgemix.quantize.leaks import shift_leaks
 from edgemix.quantize.levels import QUALITY
-from edgemix.quantize.quality import Effect, Quantized, finish, prepare
+from edgemix.quantize.quality import (
+    Effect,
+    Quantized,
+    equalizing,
+    finish,
+    observers_alone,
+    prepare,
+)
 from edgemix.quantize.recipe import Recipe
 from edgemix.quantize.strip import strip
 from edgemix.targets.base import Target
@@ -91,14 +100,20 @@ def quantized(order: Order, source: Program, chosen: list[Target], say: Listener
     calibration = _calibration(order, program, samples, say)
     with say.step("equalize channels"):
         equalized = prepare(program, calibration, recipe)
+    few = samples.head(min(order.samples, _ALGORITHM_SAMPLES)).tensor()
+    before: tuple[Effect, ...] = ()
     if equalized is not program:
+        plain = observers_alone(program, calibration, recipe, few)
+        before = () if plain is None else (plain,)
         program = equalized
         calibration = _calibration(order, program, samples, say)
-    made = _finished(order, program, calibration, recipe, samples, say)
+    made = _finished(program, calibration, recipe, few, say)
+    effects = made.effects
+    if before:
+        effects = (*before, replace(effects[0], algorithm=equalizing(recipe)), *effects[1:])
     return Outcome(
-        program, made.program, made.recipe.model_dump(mode="json"), made.effects, calibration,
-        samples,
-    )  # fmt: skip
+        program, made.program, made.recipe.model_dump(mode="json"), effects, calibration, samples
+    )
 
 
 def _as_it_came(order: Order, source: Program, chosen: list[Target], say: Listener) -> Outcome:
@@ -164,11 +179,9 @@ def _calibration(order: Order, program: Program, source: Data, say: Listener) ->
 
 
 def _finished(
-    order: Order, program: Program, calibration: Calibration, recipe: Recipe, source: Data,
-    say: Listener,
-) -> Quantized:  # fmt: skip
+    program: Program, calibration: Calibration, recipe: Recipe, samples: Tensor, say: Listener
+) -> Quantized:
     """The quantized program, and what each algorithm did for it."""
-    samples = source.head(min(order.samples, _ALGORITHM_SAMPLES)).tensor()
     steps = ["widths", "fallback", *recipe.algorithms]
     with say.step(f"quantize ({recipe.name})", float(len(steps))) as progress:
 

@@ -57,6 +57,7 @@ are kept in any case, since what they do to a channel's mean is for the bias to 
 which were chosen for samples beside those that were seen."""
 
 _MEASURED = 128
+OBSERVERS = "observers"
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def finish(
     draft = Draft.start(program, calibration, recipe)
     effects: list[Effect] = []
     expected = None
-    measurable = not program.states and len(program.inputs) == 1
+    measurable = _measurable(program)
     if recipe.budget is not None or recipe.fallback != "none":
         if not measurable:
             raise InputError(
@@ -147,12 +148,15 @@ def finish(
             )
         draft = _with_widths(draft, samples, say)
     if recipe.algorithms and measurable:
-        with (simulation := draft.simulate()).only():
-            expected = simulation.run(samples[:_MEASURED])
+        expected = _real(draft, samples)
         error = _error(draft, samples, expected)
-        effects.append(Effect("observers", time.perf_counter() - start, _db(expected, error)))
+        effects.append(Effect(OBSERVERS, time.perf_counter() - start, _db(expected, error)))
     if "domains" in recipe.algorithms and recipe.activations is not None:
+        clock = time.perf_counter()
         draft = cut_domains(draft)
+        if expected is not None:
+            error = _error(draft, samples, expected)
+            effects.append(Effect("domains", time.perf_counter() - clock, _db(expected, error)))
     for name, algorithm in _WITH_DATA.items():
         if name not in recipe.algorithms or expected is None:
             continue
@@ -182,6 +186,33 @@ def _with_widths(draft: Draft, samples: Tensor, say: Progress) -> Draft:
         )
         draft = Draft.start(draft.program, draft.calibration, chosen)
     return draft
+
+
+def _measurable(program: Program) -> bool:
+    return not program.states and len(program.inputs) == 1
+
+
+def observers_alone(
+    program: Program, calibration: Calibration, recipe: Recipe, samples: Tensor
+) -> Effect | None:
+    """What a program without any algorithm is worth; None where that cannot be measured here."""
+    if not recipe.algorithms or not _measurable(program):
+        return None
+    start = time.perf_counter()
+    draft = Draft.start(program, calibration, recipe)
+    expected = _real(draft, samples)
+    reached = _db(expected, _error(draft, samples, expected))
+    return Effect(OBSERVERS, time.perf_counter() - start, reached)
+
+
+def equalizing(recipe: Recipe) -> str:
+    """Names of the algorithms that :func:`prepare` runs for a recipe."""
+    return ", ".join(name for name in _EQUALIZING if name in recipe.algorithms)
+
+
+def _real(draft: Draft, samples: Tensor) -> Tensor:
+    with (simulation := draft.simulate()).only():
+        return simulation.run(samples[:_MEASURED])
 
 
 def _error(draft: Draft, samples: Tensor, expected: Tensor) -> float:
