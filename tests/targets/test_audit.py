@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgemix import child, targets
-from edgemix.pipeline import Order, _verdicts
+from edgemix.order import Order
+from edgemix.pipeline import _verdicts
 from edgemix.program import Program
 from edgemix.targets.base import OpPrecision
 

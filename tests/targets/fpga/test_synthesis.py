@@ -17,8 +17,10 @@ from torch import nn
 
 from edgemix import files, pipeline, synthesis
 from edgemix.errors import InputError, ToolError
+from edgemix.order import Order, Silence
 from edgemix.program import Origin, Program
 from edgemix.synthesis import Job, synthesize
+from edgemix.targets.fpga.hardware import Hardware
 
 FAKE = """#!{python}
 # Takes Vivado HLS's command line, or reads build_opt.tcl as its scripts do; writes reports.
@@ -101,10 +103,10 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     def by_backend(backend: str) -> Path:
         if backend not in made:
-            order = pipeline.Order(
+            order = Order(
                 source=str(place / "model.edgemix"), targets=("hls4ml",), out=place / backend,
                 calibrate="random:40", evaluate="random:40", recipe="fixed8",
-                hardware=pipeline.Hardware(backend=backend),  # type: ignore[arg-type]
+                hardware=Hardware(backend=backend),  # type: ignore[arg-type]
             )  # fmt: skip
             pipeline.deploy(order)
             made[backend] = place / backend / "hls4ml"
@@ -126,7 +128,7 @@ def test_every_step_runs_once_and_the_proven_project_stays(project: Path, fakes:
     before = files.sha256(project / "project")
     found = synthesize(
         Job(project, steps=("all",), budgets=("latency=1us", "lut=5%", "dsp=10")),
-        pipeline.Silence(),
+        Silence(),
     )
     assert fakes.calls() == [
         "vivado_hls csim reset=1", "vivado_hls synth reset=0", "vivado_hls cosim reset=0",
@@ -143,7 +145,7 @@ def test_every_step_runs_once_and_the_proven_project_stays(project: Path, fakes:
     ]  # fmt: skip
     assert found.verdicts[4].found == "66 (30.0%) by Vivado 2020.1, synthesized"
     assert files.sha256(project / "project") == before
-    again = synthesize(Job(project / "project", steps=("all",)), pipeline.Silence())
+    again = synthesize(Job(project / "project", steps=("all",)), Silence())
     assert len(fakes.calls()) == 5
     assert again.cycles == found.cycles
 
@@ -152,7 +154,7 @@ def test_a_broken_step_is_run_again_alone(project: Path, fakes: Fakes) -> None:
     fakes.install("vivado_hls")
     fakes.behave(fail="cosim")
     with pytest.raises(ToolError) as failed:
-        synthesize(Job(project, steps=("cosim", "csim")), pipeline.Silence())
+        synthesize(Job(project, steps=("cosim", "csim")), Silence())
     message = str(failed.value)
     assert "vivado_hls ended with code 3 in the step cosim" in message
     assert "ERROR: [HLS 200-70] out of licences" in message
@@ -160,9 +162,9 @@ def test_a_broken_step_is_run_again_alone(project: Path, fakes: Fakes) -> None:
     assert "line 9 of cosim" not in message
     assert "the same command goes on from this step" in message
     fakes.behave()
-    synthesize(Job(project, steps=("cosim", "csim")), pipeline.Silence())
+    synthesize(Job(project, steps=("cosim", "csim")), Silence())
     assert [c.split()[1] for c in fakes.calls()] == ["csim", "synth", "cosim", "cosim"]
-    synthesize(Job(project, steps=("csim",), fresh=True), pipeline.Silence())
+    synthesize(Job(project, steps=("csim",), fresh=True), Silence())
     assert fakes.calls()[-1] == "vivado_hls csim reset=1"
 
 
@@ -171,20 +173,20 @@ def test_a_step_that_hangs_is_stopped(project: Path, fakes: Fakes) -> None:
     fakes.behave(hang="csim")
     start = time.monotonic()
     with pytest.raises(ToolError, match="did not end within 3 s in the step csim"):
-        synthesize(Job(project, timeout_s=3.0), pipeline.Silence())
+        synthesize(Job(project, timeout_s=3.0), Silence())
     assert time.monotonic() - start < 30
     assert subprocess.run(["pgrep", "-f", str(fakes.folder)], capture_output=True).returncode == 1
 
 
 def test_a_changed_project_starts_anew(project: Path, fakes: Fakes) -> None:
     fakes.install("vivado_hls")
-    synthesize(Job(project), pipeline.Silence())
+    synthesize(Job(project), Silence())
     with (project / "project" / "firmware" / "firmware.cpp").open("a") as file:
         file.write("\n// changed\n")
-    synthesize(Job(project), pipeline.Silence())
+    synthesize(Job(project), Silence())
     assert [c.split()[1] for c in fakes.calls()] == ["csim", "synth"] * 2
     (project / "synthesis" / "state.json").write_text("{ cut o")
-    synthesize(Job(project, steps=("csim",)), pipeline.Silence())
+    synthesize(Job(project, steps=("csim",)), Silence())
     assert fakes.calls()[-1] == "vivado_hls csim reset=1"
 
 
@@ -195,9 +197,9 @@ def test_vitis_by_either_name(
     copy = tmp_path / "vitis"
     subprocess.run(["cp", "-r", str(deployed("Vitis")), str(copy)], check=True)
     with pytest.raises(InputError, match="vitis-run or vitis_hls is not on the PATH"):
-        synthesize(Job(copy), pipeline.Silence())
+        synthesize(Job(copy), Silence())
     fakes.install(tool)
-    found = synthesize(Job(copy, steps=("csynth",)), pipeline.Silence())
+    found = synthesize(Job(copy, steps=("csynth",)), Silence())
     assert fakes.calls() == [f"{tool} synth reset=1"]
     assert found.cycles == (21, 23)
 
@@ -212,10 +214,10 @@ def test_reports_of_a_run_elsewhere(
     with pytest.raises(
         InputError, match="holds no report of C synthesis for firmware; it has none"
     ):
-        synthesize(job, pipeline.Silence())
+        synthesize(job, Silence())
     (reports / "firmware_csynth.rpt").write_text(csynth_report())
     (reports / "util.rpt").write_text(utilization_report(luts=99))
-    found = synthesize(job, pipeline.Silence())
+    found = synthesize(job, Silence())
     assert found.cycles == (21, 23)
     assert found.modules[0].module == "dense_ap_fixed_config2_s"
     assert found.counts[-1].used["lut"] == 99
@@ -239,14 +241,14 @@ def test_reports_of_another_project(
     reports.mkdir()
     (reports / f"{facts.get('top', 'firmware')}_csynth.rpt").write_text(csynth_report(**facts))
     with pytest.raises(InputError, match=message):
-        synthesize(Job(project, reports=reports), pipeline.Silence())
+        synthesize(Job(project, reports=reports), Silence())
 
 
 def test_a_clock_that_is_missed_fails(
     project: Path, tmp_path: Path, csynth_report: Callable[..., str]
 ) -> None:
     (tmp_path / "firmware_csynth.rpt").write_text(csynth_report(estimated=9.9))
-    found = synthesize(Job(project, reports=tmp_path), pipeline.Silence())
+    found = synthesize(Job(project, reports=tmp_path), Silence())
     (verdict,) = found.verdicts
     assert not verdict.passed
     assert verdict.found == "9.9 ns"
@@ -266,13 +268,13 @@ def test_a_clock_that_is_missed_fails(
 def test_mistakes(job: dict[str, object], message: str, project: Path, fakes: Fakes) -> None:
     fakes.install("vivado_hls")
     with pytest.raises(InputError, match=message):
-        synthesize(Job(project, **job), pipeline.Silence())  # type: ignore[arg-type]
+        synthesize(Job(project, **job), Silence())  # type: ignore[arg-type]
     assert fakes.calls() == []
 
 
 def test_folders_that_hold_no_fpga_artifact(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no artifact of edgemix"):
-        synthesize(Job(tmp_path), pipeline.Silence())
+        synthesize(Job(tmp_path), Silence())
 
 
 def test_the_command_line(project: Path, tmp_path: Path, csynth_report: Callable[..., str]) -> None:
