@@ -215,6 +215,8 @@ class Observer:
         self._piece = _STREAMS if program.states else pieces(module)
         self._samples = 0
         self._waiting: list[list[Tensor]] = [[] for _ in self._nodes]
+        self._held = 0
+        """Samples of which values wait to be counted."""
         self._limits: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = []
         self._stats: dict[str, TensorStats] = {}
 
@@ -240,7 +242,8 @@ class Observer:
                 values = self._run(*(x.to(self._device) for x in some))
                 self._keep(values[self._given :], len(some[0]))
                 self._samples += len(some[0])
-        if len(self._limits) >= _COUNTED_BATCHES:
+        # Counting costs as much for one sample as for many.
+        if self._held >= _COUNTED_SAMPLES or len(self._limits) >= _COUNTED_BATCHES:
             self._count()
 
     def _follow(self, sequences: Tensor) -> None:
@@ -259,6 +262,7 @@ class Observer:
         counted = [i for i in range(samples) if _is_counted(self._samples + i)]
         if samples and not counted:
             return
+        self._held += len(counted)
         for waiting, some in zip(self._waiting, values[::3], strict=True):
             every = samples == 0 or some.ndim == 0 or len(some) != samples
             waiting.append(some if every else some[counted])
@@ -279,11 +283,12 @@ class Observer:
             new = TensorStats.of(value, lows, highs)
             old = self._stats.get(node.name)
             self._stats[node.name] = new if old is None else old.merge(new)
-        self._limits, self._waiting = [], [[] for _ in self._nodes]
+        self._limits, self._waiting, self._held = [], [[] for _ in self._nodes], 0
 
 
 _COUNTED_STEPS = 50
-_COUNTED_BATCHES = 8
+_COUNTED_BATCHES = 256
+_COUNTED_SAMPLES = 64
 _STREAMS = 32
 _LIVE_BYTES = 64 << 20
 _ALL = 32
