@@ -10,6 +10,7 @@ from torch import Tensor
 from edgemix.errors import InputError
 from edgemix.program import Program
 from edgemix.quantize.calibrate import Calibration
+from edgemix.quantize.ends import keep_ends
 from edgemix.quantize.insert import Edge, coded
 from edgemix.quantize.plan import Plan, assign
 from edgemix.quantize.recipe import Recipe
@@ -40,7 +41,9 @@ class Draft:
                 "the calibration belongs to another program",
                 do="calibrate this program, or remove the file",
             )
-        plan = assign(program.module(), calibration, recipe, len(program.states))
+        module = program.module()
+        recipe = keep_ends(module, recipe)
+        plan = assign(module, calibration, recipe, len(program.states))
         return cls(program, calibration, recipe, plan)
 
     def simulate(self) -> Simulation:

@@ -144,6 +144,9 @@ class Recipe(BaseModel):
     operands: Rule | None = None
     """For what convolutions and matrix products read, where that is in fewer bits than results
     travel in; None: as activations."""
+    ends: int | None = Field(default=None, ge=2, le=16)
+    """Bits of weights and operands of the first and the last linear operators, which most published
+    figures keep at 8 (Li et al., "BRECQ", ICLR 2021, section 4); None: as the others."""
     states: Rule | None = None
     """For what a program with states adds up from step to step; None: as activations."""
     borders: Literal["quantized", "float"] = "quantized"

@@ -34,9 +34,9 @@ PEERS = (
 )  # fmt: skip
 WHAT = {
     "int8": "every operator",
-    "w6a6": "products 6/6 bits, every other operator 8",
-    "w4a8": "weights 4 bits, every operator 8",
-    "w4a4": "products 4/4 bits, every other operator 8",
+    "w6a6": "products 6/6 bits, first and last 8/8, every other operator 8",
+    "w4a8": "weights 4 bits, first and last 8, every operator 8",
+    "w4a4": "products 4/4 bits, first and last 8/8, every other operator 8",
 }
 _DATA = {
     "caformer": "digits32", "poolformer": "digits32", "hybrid": "digits32", "tsmixer": "series",

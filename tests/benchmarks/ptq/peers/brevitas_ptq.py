@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from brevitas.graph.calibrate import bias_correction_mode, calibration_mode
 from brevitas.graph.equalize import activation_equalization_mode
 from brevitas.graph.gptq import gptq_mode
 from brevitas.graph.quantize import preprocess_for_quantize
+from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer as QuantWBIOL
 from brevitas_examples.imagenet_classification.ptq.ptq_common import quantize_model
 from torch import Tensor, nn
 
@@ -29,6 +31,23 @@ def quantize(model: nn.Module, calibration: Tensor, bits: Bits) -> list[Made]:
     return found
 
 
+def _keep_ends(made: nn.Module, x: Tensor) -> None:
+    """The first and the last layer in eight bits, as edgemix has them; Brevitas's own switch knows
+    them by ImageNet's three channels and 1000 classes."""
+    ran: list[Any] = []
+    layers = [m for m in made.modules() if isinstance(m, QuantWBIOL)]
+    hooks = [m.register_forward_hook(lambda module, _, __: ran.append(module)) for m in layers]
+    with torch.no_grad():
+        made(x)
+    for hook in hooks:
+        hook.remove()
+    for layer in (ran[0], ran[-1]):
+        for proxy in (layer.weight_quant, layer.input_quant):
+            if proxy.is_quant_enabled:
+                proxy.quant_injector = proxy.quant_injector.let(bit_width=8)
+                proxy.init_tensor_quant()
+
+
 def _one(model: nn.Module, x: Tensor, bits: Bits, backend: str, gptq: bool) -> Made:
     work = copy.deepcopy(model)
     if backend == "fx":
@@ -40,9 +59,9 @@ def _one(model: nn.Module, x: Tensor, bits: Bits, backend: str, gptq: bool) -> M
         work, backend=backend, weight_bit_width=bits[0], act_bit_width=bits[1], bias_bit_width=32,
         scale_factor_type="float_scale", act_param_method="stats", weight_param_method="mse",
         weight_quant_granularity="per_channel", weight_quant_type="sym", act_quant_type="asym",
-        act_quant_percentile=99.999, quant_format="int", layerwise_first_last_bit_width=bits[0],
-        uint_sym_act_for_unsigned_values=True,
+        act_quant_percentile=99.999, quant_format="int", uint_sym_act_for_unsigned_values=True,
     )  # fmt: skip
+    _keep_ends(made, x[:1])
     with torch.no_grad(), calibration_mode(made):
         for batch in x.split(16):
             made(batch)
