@@ -75,7 +75,9 @@ def program() -> Program:
 
 
 def draft_of(program: Program, samples: Tensor, recipe: str) -> Draft:
-    return Draft.start(program, calibrate(program, [samples]), Recipe.load(recipe))
+    """In the recipe's bits everywhere, so that algorithms have something to mend."""
+    everywhere = Recipe.load(recipe).model_copy(update={"ends": None})
+    return Draft.start(program, calibrate(program, [samples]), everywhere)
 
 
 def decibels(draft: Draft, samples: Tensor) -> float:

@@ -16,10 +16,11 @@ from edgemix.order import Order
 from edgemix.program import Origin, Program
 from edgemix.quantize import recipe as recipes
 from edgemix.quantize.calibrate import calibrate
+from edgemix.quantize.draft import Draft
 from edgemix.quantize.levels import QUALITY
 from edgemix.quantize.observers import TensorStats, choose_range
 from edgemix.quantize.quality import finish, prepare
-from edgemix.quantize.recipe import Recipe, Rule
+from edgemix.quantize.recipe import LayerException, Recipe, Rule
 from edgemix.quantizing import Outcome
 
 ALL = sorted({name for chosen in QUALITY.values() for name in chosen} | {"adaround"})
@@ -194,6 +195,26 @@ def test_every_recipe_of_the_house_makes_a_program(name: str) -> None:
     before = program.run(x)[0]
     near = float((made.program.run(x)[0] - before).abs().max())
     assert near < (0.5 if name == "w4a4" else 0.15) * float(before.abs().max())
+
+
+def test_first_and_last_layers_keep_eight_bits_unless_an_exception_says_otherwise() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    program, x = traced(model, 8), torch.randn(40, 8)
+    calibration = calibrate(program, [x])
+
+    def bits(recipe: Recipe) -> list[int]:
+        plan = Draft.start(program, calibration, recipe).plan
+        return [e.bits for edge, e in plan.constants.items() if "weight" in edge[1]]
+
+    low = Recipe.load("w4a4")
+    assert bits(low) == [8, 4, 8]
+    assert bits(low.model_copy(update={"ends": None})) == [4, 4, 4]
+    own = LayerException(match="4", weights=5)
+    assert bits(low.model_copy(update={"exceptions": (own,)})) == [8, 4, 5]
+    draft = Draft.start(program, calibration, low)
+    again = Draft.start(program, calibration, draft.recipe)
+    assert [e.match for e in again.recipe.exceptions] == ["linear", "linear_2"]
+    assert [e.operands for e in draft.recipe.exceptions] == [8, 8]
 
 
 def test_weights_in_groups_are_nearer_than_one_scale_for_all() -> None:
