@@ -334,14 +334,18 @@ class Program:
     @property
     def recipe(self) -> str:
         """Name of the recipe that it was quantized by; empty where it was not."""
-        recipes = [s.options.get("recipe") for s in self.history if s.name == "quantize"]
-        return str(recipes[-1]["name"]) if recipes and recipes[-1] else ""
+        return str(self._recipe.get("name", ""))
 
     @property
     def real_borders(self) -> bool:
         """Whether its recipe asks for artifacts that take and give real numbers."""
+        return self._recipe.get("borders") == "float"
+
+    @property
+    def _recipe(self) -> Mapping[str, Any]:
+        """As JSON; empty where no recipe of ours quantized it."""
         recipes = [s.options.get("recipe") for s in self.history if s.name == "quantize"]
-        return bool(recipes and recipes[-1] and recipes[-1].get("borders") == "float")
+        return (recipes[-1] if recipes else None) or {}
 
     @property
     def output_encodings(self) -> tuple[Encoding | None, ...]:

@@ -18,7 +18,7 @@ from edgemix.encoding import Encoding
 from edgemix.errors import InputError
 from edgemix.program import Program
 from edgemix.sources.base import SourceModel
-from edgemix.sources.coded import Coded, Rounding, settle
+from edgemix.sources.coded import Coded, Rounding, encoding, settle
 
 
 def uses_brevitas(module: nn.Module) -> bool:
@@ -97,12 +97,12 @@ class _Layer(nn.Module):
         self.before = _quantizer(layer, "input_quant", path)
         self.after = _quantizer(layer, "output_quant", path)
         coded = layer.quant_weight()
-        encoding = _encoding(
+        grid = _encoding(
             coded.scale, coded.zero_point, coded.bit_width, signed=bool(coded.signed),
             narrow=bool(layer.weight_quant.is_narrow_range), path=path, channels=True,
         )  # fmt: skip
         weight = getattr(coded, "value", coded).detach()
-        self.weight = Coded(weight, encoding)
+        self.weight = Coded(weight, grid)
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,16 +159,9 @@ def _encoding(
     width = round(float(bits))
     if not 2 <= width <= 16:
         raise InputError(f"it has {width} bits", at=path, do="use 2 to 16")
-    qmin, qmax = -(1 << (width - 1)), (1 << (width - 1)) - 1
-    shift = 0 if signed else qmin
     scales = tuple(float(np.float32(s)) for s in scale.detach().reshape(-1).tolist())
-    zeros = [round(z) + shift for z in zero_point.detach().reshape(-1).tolist()]
+    zeros = [round(z) for z in zero_point.detach().reshape(-1).tolist()]
     if len(scales) > 1 and not channels:
         raise InputError("values have a scale for every channel", at=path, do="use one for all")
-    if len(zeros) != len(scales):
-        zeros = zeros[:1] * len(scales)
-    return Encoding(
-        scales, tuple(zeros), qmin + (1 if narrow and signed else 0),
-        qmax - (1 if narrow and not signed else 0), "int8" if width <= 8 else "int16",
-        0 if len(scales) > 1 else None,
-    )  # fmt: skip
+    axis = 0 if len(scales) > 1 else None
+    return encoding(scales, zeros, width, signed=signed, narrow=narrow, axis=axis)

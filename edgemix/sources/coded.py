@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
@@ -13,6 +15,29 @@ from edgemix.quantize.insert import Integers, arguments
 from edgemix.quantize.params import encode_bias
 
 _qd = torch.ops.quantized_decomposed
+
+
+def encoding(
+    scales: Sequence[float], zeros: Sequence[int], width: int, *, signed: bool, narrow: bool,
+    axis: int | None,
+) -> Encoding:  # fmt: skip
+    """Others' numbers: unsigned integers start at 0 there, at the least one here.
+
+    Args:
+        scales: one, or one for every index of ``axis``.
+        zeros: as many, or one for all.
+        width: bits.
+        signed: whether integers are.
+        narrow: whether the one farthest from zero is left out.
+        axis: of the scales.
+    """
+    qmin, qmax = -(1 << (width - 1)), (1 << (width - 1)) - 1
+    moved = tuple(zero if signed else zero + qmin for zero in zeros)
+    return Encoding(
+        tuple(scales), moved if len(moved) == len(scales) else moved[:1] * len(scales),
+        qmin + (narrow and signed), qmax - (narrow and not signed),
+        "int8" if width <= 8 else "int16" if width <= 16 else "int32", axis,
+    )  # fmt: skip
 
 
 class Coded(nn.Module):

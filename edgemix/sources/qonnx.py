@@ -22,7 +22,7 @@ from edgemix.encoding import Encoding
 from edgemix.errors import InputError
 from edgemix.extras import need, versions
 from edgemix.program import Origin, Program
-from edgemix.sources.coded import Coded, Rounding, settle
+from edgemix.sources.coded import Coded, Rounding, encoding, settle
 
 Values = list[Any]
 """An operator's inputs: tensors, or None for one that is left out."""
@@ -142,21 +142,21 @@ class _Graph(nn.Module):
             (value,) = node.options.values()
             self._constants[result] = value if isinstance(value, Tensor) else torch.tensor(value)
         elif node.op in ("Quant", "DequantizeLinear"):
-            encoding = self._encoding(node)
+            grid = self._encoding(node)
             if first in self._constants:
                 value = self._constants[first]
                 if node.op == "DequantizeLinear":
                     # Unsigned integers start at 0 there, at the least one here.
-                    shift = encoding.qmin if value.dtype in (torch.uint8, torch.uint16) else 0
-                    value = encoding.dequantize(value.to(torch.int32) + shift)
-                self._coded[result] = Coded(value, encoding)
-            elif encoding.axis is not None:
+                    shift = grid.qmin if value.dtype in (torch.uint8, torch.uint16) else 0
+                    value = grid.dequantize(value.to(torch.int32) + shift)
+                self._coded[result] = Coded(value, grid)
+            elif grid.axis is not None:
                 raise InputError(
                     f"{self._path}: values have a scale for every channel", at=node.name,
                     do="use one for all",
                 )  # fmt: skip
             else:
-                self._steps.append((node, Rounding(encoding)))
+                self._steps.append((node, Rounding(grid)))
         elif node.op == "Transpose" and first in self._coded:
             self._coded[result] = _transposed(self._coded[first])
         elif node.op == "Clip":
@@ -227,18 +227,11 @@ def _encoding(node: _Node, constants: Mapping[str, Tensor]) -> Encoding:
         signed, narrow = zero.dtype in (torch.int8, torch.int16, torch.int32), False
     if not 1 <= width <= 32:
         raise ValueError(f"it has {width} bits; 1 to 32 are possible")
-    kind = "int8" if width <= 8 else "int16" if width <= 16 else "int32"
-    qmin, qmax = -(1 << (width - 1)), (1 << (width - 1)) - 1
-    shift = 0 if signed else qmin
-    zeros = [round(float(z)) + shift for z in zero.flatten()]
+    zeros = [round(float(z)) for z in zero.flatten()]
     scales = [float(s) for s in scale.flatten()]
     axes = 1 if source is None else source.ndim
     axis = _axis(node, scale, axes) if len(scales) > 1 else None
-    return Encoding(
-        tuple(scales), tuple(zeros * len(scales) if len(zeros) == 1 else zeros),
-        qmin + (1 if narrow and signed else 0), qmax - (1 if narrow and not signed else 0), kind,
-        axis,
-    )  # fmt: skip
+    return encoding(scales, zeros, width, signed=signed, narrow=narrow, axis=axis)
 
 
 def _axis(node: _Node, scale: Tensor, axes: int) -> int:

@@ -75,7 +75,7 @@ def groups_as_rows(module: GraphModule) -> None:
         encoding = g.encoding_of(module, node)
         if encoding.group is None:
             continue
-        (source,) = (n for n in node.all_input_nodes[:1])
+        (source,) = node.all_input_nodes[:1]
         integers = g.constant(module, source)
         rows = g.add_constant(
             module, node, f"{node.name}_rows", integers.reshape(-1, encoding.group)
