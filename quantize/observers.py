@@ -2,7 +2,8 @@
 
 The histogram spans ±2**k and doubles when a larger value comes, neighbouring bins falling
 together: memory is constant, and the result does not depend on how samples are batched. Limits are
-those of all values; the histogram, and with it the limits of channels, count some of them.
+those of all values, of every channel too where a linear operator reads them; the histogram counts
+some.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from edgemix.quantize.insert import Edge, insert
 from edgemix.quantize.plan import Plan
 
 Reads = dict[str, tuple[Tensor, ...]]
-_AT_ONCE = 64
+_AT_ONCE = 32
 
 
 class Rounding(nn.Module):

@@ -24,6 +24,8 @@ from edgemix.quantize.insert import Edge
 from edgemix.quantize.simulate import RoundedConstant, Simulation
 
 SAMPLES = 256
+_UNFOLDED = 1 << 22
+"""Values at once: 16 MB."""
 
 
 @dataclass(frozen=True)
@@ -172,12 +174,17 @@ def _second_moment(node: Node, x: Tensor) -> Tensor:
         shape = (*shape[:2], 1, shape[2])
         stride, dilation = [1, *(stride or [1])], [1, *(dilation or [1])]
         padding = [0, *(padding or [0])]
-    columns = torch.nn.functional.unfold(
-        x, shape[2:], dilation or 1, padding or 0, stride or 1
-    )  # fmt: skip
-    parts = int(groups or 1)
-    columns = columns.reshape(len(x), parts, -1, columns.shape[-1])
-    return torch.einsum("ngcl,ngdl->gcd", columns, columns)
+    parts, side = int(groups or 1), shape[1] * shape[2] * shape[3]
+    moment = torch.zeros(parts, side, side)
+    # Unfolding repeats every value for every weight of the kernel: a few samples at a time.
+    few = max(_UNFOLDED // (x[0].numel() * shape[2] * shape[3]), 1)
+    for some in torch.split(x, few):
+        columns = torch.nn.functional.unfold(
+            some, shape[2:], dilation or 1, padding or 0, stride or 1
+        )
+        columns = columns.reshape(len(some), parts, side, -1)
+        moment += torch.einsum("ngcl,ngdl->gcd", columns, columns)
+    return moment
 
 
 def _mixed(x: Tensor, weights: Tensor) -> Tensor:

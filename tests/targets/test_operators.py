@@ -18,9 +18,10 @@ from torch.nn import functional
 from edgemix import rewrites, targets
 from edgemix.encoding import Encoding
 from edgemix.program import Origin, Program
-from edgemix.quantize.calibrate import Calibration, DataPrint, Observer
+from edgemix.quantize.calibrate import Calibration, DataPrint
 from edgemix.quantize.convert import quantize
 from edgemix.quantize.recipe import Recipe
+from edgemix.quantize.watch import Observer
 
 NAMES = (
     "conv3x3", "conv1x1", "depthwise", "conv_relu", "avg_pool", "sub", "add", "add_small", "scaled",
