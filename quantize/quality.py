@@ -24,7 +24,7 @@ from edgemix.quantize.algorithms.ranges import choose_ranges
 from edgemix.quantize.algorithms.reconstruct import reconstruct
 from edgemix.quantize.algorithms.reparam import reparam
 from edgemix.quantize.algorithms.smooth import smooth
-from edgemix.quantize.calibrate import Calibration
+from edgemix.quantize.calibrate import Calibration, calibrate
 from edgemix.quantize.draft import Draft
 from edgemix.quantize.levels import Algorithm
 from edgemix.quantize.recipe import Recipe
@@ -57,6 +57,7 @@ are kept in any case, since what they do to a channel's mean is for the bias to 
 which were chosen for samples beside those that were seen."""
 
 _MEASURED = 128
+_BATCH = 32
 OBSERVERS = "observers"
 
 
@@ -79,6 +80,22 @@ class Quantized:
     recipe: Recipe
     """With the exceptions that a budget or a fallback added."""
     effects: tuple[Effect, ...]
+
+
+def improve(program: Program, samples: Tensor, recipe: Recipe) -> Quantized:
+    """All of it on samples that fit in memory: calibrate, :func:`prepare`, :func:`finish`.
+
+    Args:
+        program: float, with the standard rewrites.
+        samples: inputs [n, ...].
+        recipe: with its algorithms.
+    """
+    batches = torch.split(samples, _BATCH * program.inputs[0].shape[0])
+    calibration = calibrate(program, batches)
+    ready = prepare(program, calibration, recipe)
+    if ready is not program:
+        calibration = calibrate(ready, batches)
+    return finish(ready, calibration, recipe, samples)
 
 
 def prepare(program: Program, calibration: Calibration, recipe: Recipe) -> Program:

@@ -30,7 +30,7 @@ from edgemix.quantize.algorithms.smooth import smooth
 from edgemix.quantize.calibrate import calibrate
 from edgemix.quantize.draft import Draft
 from edgemix.quantize.levels import QUALITY
-from edgemix.quantize.quality import finish, prepare
+from edgemix.quantize.quality import finish, improve
 from edgemix.quantize.recipe import Recipe
 from edgemix.seams import divide, seams
 
@@ -275,10 +275,7 @@ def test_quality_is_not_lost_to_algorithms(
     calibration = calibrate(ready, [samples])
     plain = finish(ready, calibration, asked, samples).program
     better = asked.model_copy(update={"algorithms": QUALITY[quality]})  # type: ignore[index]
-    prepared = prepare(ready, calibration, better)
-    if prepared is not ready:
-        calibration = calibrate(prepared, [samples])
-    made = finish(prepared, calibration, better, samples)
+    made = improve(ready, samples, better)
     expected = program.run(samples)[0]
     before = proof.sqnr_db(expected, plain.run(samples)[0])
     after = proof.sqnr_db(expected, made.program.run(samples)[0])

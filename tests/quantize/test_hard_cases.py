@@ -19,7 +19,7 @@ from edgemix.quantize.calibrate import calibrate
 from edgemix.quantize.draft import Draft
 from edgemix.quantize.levels import QUALITY
 from edgemix.quantize.observers import TensorStats, choose_range
-from edgemix.quantize.quality import finish, prepare
+from edgemix.quantize.quality import finish, improve
 from edgemix.quantize.recipe import LayerException, Recipe, Rule
 from edgemix.quantizing import Outcome
 
@@ -33,11 +33,7 @@ def traced(model: nn.Module, *shape: int) -> Program:
 def finished(program: Program, samples: Tensor, recipe: str = "int8") -> Program:
     """By every algorithm there is; reconstruction in its place."""
     asked = Recipe.load(recipe).model_copy(update={"algorithms": tuple(a for a in ALL if a != "reconstruct")})  # fmt: skip
-    calibration = calibrate(program, [samples])
-    ready = prepare(program, calibration, asked)
-    if ready is not program:
-        calibration = calibrate(ready, [samples])
-    return finish(ready, calibration, asked, samples).program
+    return improve(program, samples, asked).program
 
 
 class Odd(nn.Module):

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from edgemix import data, rewrites, sources
 from edgemix.batched import Batched, batched
-from edgemix.quantize.calibrate import calibrate
 from edgemix.quantize.levels import QUALITY, Quality
-from edgemix.quantize.quality import finish, prepare
+from edgemix.quantize.quality import improve
 from edgemix.quantize.recipe import Recipe
 
 _BATCH = 32
@@ -48,11 +47,7 @@ def evaluate(
     asked = data.load(f"images:{held_out}?like=timm:{name}", spec, most=limit)
     recipe = Recipe.load(recipe_name).model_copy(update={"algorithms": QUALITY[quality]})
     program = rewrites.standard(source, recipe.split)
-    calibration = calibrate(program, known.batches(_BATCH))
-    ready = prepare(program, calibration, recipe)
-    if ready is not program:
-        calibration = calibrate(ready, known.batches(_BATCH))
-    made = finish(ready, calibration, recipe, known.tensor())
+    made = improve(program, known.tensor(), recipe)
     assert asked.labels is not None, "images need subfolders, one for every class"
     right = [0, 0]
     runs = [batched(program)[1], batched(made.program)[1]]

@@ -17,9 +17,8 @@ from edgemix import data as sets
 from edgemix import proof, rewrites
 from edgemix.batched import batched
 from edgemix.program import Origin, Program
-from edgemix.quantize.calibrate import calibrate
 from edgemix.quantize.levels import QUALITY, Algorithm, Quality
-from edgemix.quantize.quality import finish, prepare
+from edgemix.quantize.quality import improve
 from edgemix.quantize.recipe import Recipe
 from tests.benchmarks.ptq import data
 from tests.benchmarks.ptq.models import REFERENCES
@@ -121,11 +120,7 @@ def ours(
     recipe = Recipe.load(recipe_name).model_copy(update={"algorithms": chosen})
     start = time.perf_counter()
     program = rewrites.standard(Program.trace(task.module, task.example, Origin(task.name)))
-    calibration = calibrate(program, torch.split(task.calibration, 64))
-    prepared = prepare(program, calibration, recipe)
-    if prepared is not program:
-        calibration = calibrate(prepared, torch.split(task.calibration, 64))
-    made = finish(prepared, calibration, recipe, task.calibration)
+    made = improve(program, task.calibration, recipe)
     seconds = time.perf_counter() - start
     run = batched(made.program)[1]
     with torch.no_grad():
