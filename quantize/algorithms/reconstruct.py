@@ -24,7 +24,7 @@ from edgemix.quantize.draft import Draft
 from edgemix.quantize.insert import Edge
 from edgemix.quantize.simulate import RoundedConstant, Rounding, Simulation
 
-STEPS = 400
+STEPS = 300
 SAMPLES = 512
 _BATCH = 32
 _KEPT = 0.5
