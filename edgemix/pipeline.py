@@ -51,7 +51,9 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
     # Cheap checks first: nothing is computed for an order that cannot be carried out.
     files.check_output_folder(order.out, force=order.force)
     order.hardware.check()
-    chosen = [targets.load(name, order.hardware) for name in dict.fromkeys(order.targets)]
+    chosen = [
+        targets.load(name, order.hardware, order.shipping) for name in dict.fromkeys(order.targets)
+    ]
     if not chosen:
         raise InputError(
             "there is no target to deploy to", do=f"name one of {', '.join(targets.TARGETS)}"
@@ -60,7 +62,7 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
     recipe_of(order)
     fpga = tuple(name for name in names if name in targets.FPGA)
     budgets = tuple(Budget.parse(text, names, fpga) for text in order.budgets)
-    contracts = _contracts(order, chosen)
+    asked = _contracts(order, chosen)
 
     with say.step(f"load {order.source}"):
         source = sources.load(order.source, step=order.step, chunk=order.chunk, unroll=order.unroll)
@@ -73,6 +75,7 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
             held_out = held_out.head(order.evaluate_samples)
     made = quantized(order, source, chosen, say)
     program, coded = made.program, made.quantized
+    contracts = {t.name: asked.get(t.name) or t.promise(coded) for t in chosen}
     x = held_out.tensor()
     with say.step("run the program", len(x)) as done:
         float_outputs = _run(program if source.quantized else source, x, done, 0.3).numpy()
@@ -258,13 +261,14 @@ def _figures(
 
 
 def _contracts(order: Order, chosen: list[Target]) -> dict[str, Contract]:
-    found = {t.name: t.contract for t in chosen}
+    names = [t.name for t in chosen]
+    found = {}
     for text in order.contracts:
         name, _, contract = text.partition("=")
-        if name not in found:
+        if name not in names:
             raise InputError(
                 f"the contract {text} is for a target that is not being built: {name}",
-                do=f"write it like {next(iter(found))}=lsb:1@99%",
+                do=f"write it like {names[0]}=lsb:1@99%",
             )
         found[name] = Contract.parse(contract)
     return found

@@ -342,6 +342,16 @@ class Program:
         return self._recipe.get("borders") == "float"
 
     @property
+    def floats(self) -> str:
+        """``float16`` or ``float32``: in what a target that has both computes floats."""
+        return str(self._recipe.get("floats", "float16"))
+
+    @property
+    def palettes(self) -> bool:
+        """Whether its recipe gave weights palettes."""
+        return bool((self._recipe.get("weights") or {}).get("palette"))
+
+    @property
     def _recipe(self) -> Mapping[str, Any]:
         """As JSON; empty where no recipe of ours quantized it."""
         recipes = [s.options.get("recipe") for s in self.history if s.name == "quantize"]

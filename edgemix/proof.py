@@ -21,36 +21,49 @@ class Contract:
 
     ``exact``: every value identical. ``lsb``: at least ``share`` of the values within ``lsb``
     steps. ``decisions``: the same largest class for at least ``share`` of the samples.
+    ``relative``: at least ``share`` of the values within ``bound`` of the largest expected one.
     """
 
-    level: Literal["exact", "lsb", "decisions"]
+    level: Literal["exact", "lsb", "decisions", "relative"]
     lsb: int = 0
     share: float = 1.0
+    bound: float = 0.0
 
     def __str__(self) -> str:
         if self.level == "exact":
             return "exact"
-        bound = f"≤ {self.lsb} LSB" if self.level == "lsb" else "same decision"
+        bound = {
+            "lsb": f"≤ {self.lsb} LSB",
+            "decisions": "same decision",
+            "relative": f"≤ {self.bound:.2g} of the range",
+        }[self.level]
         return bound if self.share == 1.0 else f"{bound} for {self.share:.1%}"
 
     @classmethod
     def parse(cls, text: str) -> Contract:
-        """``exact``, ``lsb:1``, ``lsb:1@99.9%`` or ``decisions@99%``.
+        """``exact``, ``lsb:1``, ``lsb:1@99.9%``, ``relative:1e-4`` or ``decisions@99%``.
 
         Raises:
             InputError: the text is none of these.
         """
-        match = re.fullmatch(r"(exact|decisions|lsb:(\d+))(?:@([\d.]+)%)?", text)
-        if match is None or (match[1] == "exact" and match[3]):
+        match = re.fullmatch(
+            r"(?P<level>exact|decisions|lsb:(?P<lsb>\d+)|relative:(?P<bound>[\d.]+(e-?\d+)?))"
+            r"(?:@(?P<share>[\d.]+)%)?",
+            text,
+        )
+        if match is None or (match["level"] == "exact" and match["share"]):
             raise InputError(
-                f"no contract: {text}", do="use exact, lsb:1, lsb:1@99.9% or decisions@99%"
+                f"no contract: {text}",
+                do="use exact, lsb:1, lsb:1@99.9%, relative:1e-4 or decisions@99%",
             )
-        share = float(match[3]) / 100 if match[3] else 1.0
+        share = float(match["share"]) / 100 if match["share"] else 1.0
         if not 0 < share <= 1:
             raise InputError(f"a contract's share must lie in (0 %, 100 %]: {text}")
-        if match[1].startswith("lsb"):
-            return cls("lsb", int(match[2]), share)
-        return cls("exact" if match[1] == "exact" else "decisions", 0, share)
+        if match["lsb"]:
+            return cls("lsb", int(match["lsb"]), share)
+        if match["bound"]:
+            return cls("relative", share=share, bound=float(match["bound"]))
+        return cls("exact" if match["level"] == "exact" else "decisions", 0, share)
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,8 @@ class Fidelity:
     """Share of output values within 1 LSB."""
     worst_lsb: int | None
     """Largest difference in steps of the output's encoding; None for an unquantized output."""
+    worst_relative: float
+    """Largest difference as a share of the largest expected output."""
     sqnr_db: float | None
     """Signal to difference, in dB; None where there is no difference at all."""
     decisions_equal: float
@@ -130,6 +145,8 @@ def compare(
     else:
         steps = np.abs(expected - found) / max(float(np.ptp(expected)) / 255, 1e-30)
         worst = None
+    largest = max(float(np.abs(expected).max()), 1e-30)
+    relative = float(np.abs(expected.astype(np.float64) - found).max()) / largest
     flat = (len(expected), -1)
     same = np.argmax(expected.reshape(flat), -1) == np.argmax(found.reshape(flat), -1)
     finite = bool(np.isfinite(found).all())
@@ -137,6 +154,7 @@ def compare(
         "exact": float(np.mean(steps == 0)),
         "lsb": float(np.mean(steps <= contract.lsb)),
         "decisions": float(np.mean(same)),
+        "relative": float(np.mean(np.abs(expected - found) <= contract.bound * largest)),
     }[contract.level]
     passed = finite and share >= contract.share
     why = "" if passed else f"{share:.2%} of the outputs keep the contract {contract}"
@@ -146,6 +164,7 @@ def compare(
         identical=float(np.mean(steps == 0)),
         within=float(np.mean(steps <= 1)),
         worst_lsb=worst,
+        worst_relative=relative,
         sqnr_db=sqnr_db(expected, found),
         decisions_equal=float(np.mean(same)),
         accuracy=None if labels is None else accuracy(found, labels),

@@ -12,6 +12,7 @@ from edgemix.program import Program
 from edgemix.quantize.calibrate import Calibration
 from edgemix.quantize.ends import keep_ends
 from edgemix.quantize.insert import Edge, coded
+from edgemix.quantize.palette import palettized
 from edgemix.quantize.plan import Plan, assign
 from edgemix.quantize.recipe import Recipe
 from edgemix.quantize.simulate import Simulation
@@ -67,6 +68,7 @@ class Draft:
         """The quantized program."""
         module = self.program.module()
         coded(module, self.plan, self.values)
+        palettized(module, self.recipe)
         options = {
             "recipe": self.recipe.model_dump(mode="json"),
             "calibration": self.calibration.data.sha256,

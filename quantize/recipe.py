@@ -63,11 +63,15 @@ class Rule(BaseModel):
     """Share of values, in percent, that the ``percentile`` observer keeps inside the range."""
     sqnr_db: float | None = Field(default=None, gt=0)
     """Each tensor takes the fewest bits, up to 16, that keep this; ``bits`` are the fewest."""
+    palette: bool = False
+    """Of weights: 2**bits values that each tensor chooses for itself, in the place of a grid."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.fraction is not None and self.scale != "power_of_two":
             raise ValueError('a fraction needs scale = "power_of_two"')
+        if self.palette and (self.granularity != "per_tensor" or self.bits > 8):
+            raise ValueError("a palette is one for each tensor, of 8 bits at most")
         return self
 
     def with_bits(self, bits: int | None) -> Rule:
@@ -138,9 +142,10 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    weights: Rule = Rule(symmetric=True, granularity="per_channel")
+    weights: Rule | None = Rule(symmetric=True, granularity="per_channel")
+    """None (``false`` in TOML): they stay float."""
     activations: Rule | None = Rule()
-    """For the result of every operator; None (``false`` in TOML): only weights are quantized."""
+    """For the result of every operator; None (``false`` in TOML): they stay float."""
     operands: Rule | None = None
     """For what convolutions and matrix products read, where that is in fewer bits than results
     travel in; None: as activations."""
@@ -149,6 +154,9 @@ class Recipe(BaseModel):
     figures keep at 8 (Li et al., "BRECQ", ICLR 2021, section 4); None: as the others."""
     states: Rule | None = None
     """For what a program with states adds up from step to step; None: as activations."""
+    floats: Literal["float16", "float32"] = "float16"
+    """In what Core ML computes whatever is float, and what lies between integers: its Neural Engine
+    has 16 bits only. The other targets have 32."""
     borders: Literal["quantized", "float"] = "quantized"
     """Whether an artifact's inputs and outputs are integers, where the target has a choice."""
     algorithms: tuple[Algorithm, ...] = ()
@@ -178,7 +186,7 @@ class Recipe(BaseModel):
     """Nodes with widths of their own; of several that match, the last one that says something
     about a width counts."""
 
-    @field_validator("activations", mode="before")
+    @field_validator("weights", "activations", mode="before")
     @classmethod
     def _none(cls, value: object) -> object:
         return None if value is False else value
@@ -194,15 +202,29 @@ class Recipe(BaseModel):
             raise ValueError("widths are numbers of bits from 2 to 16, at least one")
         if self.activations is None and (self.operands or self.states or self.split):
             raise ValueError("without activations there are no operands, states or splits")
+        if self.weights is None and self.activations is not None:
+            raise ValueError("where values are quantized, weights are, too")
         if self.activations is not None and self.activations.granularity != "per_tensor":
             raise ValueError("activations have one scale per tensor")
-        if self.weights.granularity == "per_group" and not self.weights.symmetric:
-            raise ValueError("weights in groups are symmetric")
+        if any(rule is not None and rule.palette for rule in (self.activations, self.states)):
+            raise ValueError("palettes are for weights")
+        if self.weights is not None and self.weights.granularity == "per_group":
+            if not self.weights.symmetric:
+                raise ValueError("weights in groups are symmetric")
         return self
 
     def weight_rule(self, at: Where, op: str) -> Rule | None:
-        """The rule for the weights of a node; None leaves them in float."""
-        if self._float(at, op):
+        """The rule for the grid of a node's weights; None: there is none."""
+        rule = self._weights(at, op)
+        return None if rule is None or rule.palette else rule
+
+    def palette_bits(self, at: Where, op: str) -> int | None:
+        """Bits of the palette of a node's weights; None: there is none."""
+        rule = self._weights(at, op)
+        return rule.bits if rule is not None and rule.palette else None
+
+    def _weights(self, at: Where, op: str) -> Rule | None:
+        if self.weights is None or self._float(at, op):
             return None
         return self.weights.with_bits(self._own(at, op, 0))
 

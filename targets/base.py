@@ -128,13 +128,14 @@ class Target(Protocol):
     title: ClassVar[str]
     runtime: ClassVar[str]
     """What runs the artifact, for people."""
-    contract: ClassVar[Contract]
-    """What its artifacts promise unless the user asks for something else."""
     machine: ClassVar[str]
     """``package.module:function`` that makes an artifact with states run, see ``targets.steps``."""
 
     def supports(self, program: Program) -> tuple[Finding, ...]:
         """Every node that this target cannot take; empty if it takes all."""
+
+    def promise(self, program: Program) -> Contract:
+        """What its artifact of a program promises unless the user asks for something else."""
 
     def lower(self, program: Program, program_file: Path, folder: Path) -> Artifact:
         """Write the artifact's files into ``folder`` (which exists and is empty)."""
@@ -161,6 +162,26 @@ class Countable(Protocol):
 
     def resources(self, artifact: Artifact, folder: Path) -> Resources:
         """What the artifact takes of the part; minutes of work."""
+
+
+@runtime_checkable
+class Adopting(Target, Protocol):
+    """A target that runs files which others made, too."""
+
+    suffixes: ClassVar[tuple[str, ...]]
+    """Of the files' names."""
+
+    def adopt(self, model: Path, program: Program) -> Artifact:
+        """How the file's inputs and outputs bind to a program's."""
+
+
+FLOAT32 = Contract("relative", bound=1e-4)
+"""Of a program whose outputs are real numbers, on a target that computes in 32 bits."""
+
+
+def promised(program: Program, integers: Contract, floats: Contract = FLOAT32) -> Contract:
+    """The contract for a program whose first output is integers, or the one for real numbers."""
+    return floats if program.output_encodings[0] is None else integers
 
 
 Bind = Callable[[int, TensorSpec, Encoding | None], Binding]

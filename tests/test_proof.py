@@ -35,6 +35,17 @@ def test_levels(contract: str, lsb: int, passed: bool) -> None:
     assert bool(fidelity.why) is not passed
 
 
+def test_relative_counts_in_shares_of_the_largest_expected_value() -> None:
+    found = REFERENCE.copy()
+    found[0, 0] += 0.03  # 1 % of 3
+    assert compare(REFERENCE, found, None, Contract.parse("relative:0.0101")).passed
+    near = compare(REFERENCE, found, None, Contract.parse("relative:9e-3"))
+    assert not near.passed
+    assert near.worst_relative == pytest.approx(0.01, rel=1e-5)
+    assert near.why == "83.33% of the outputs keep the contract ≤ 0.009 of the range"
+    assert compare(REFERENCE, found, None, Contract.parse("relative:9e-3@80%")).passed
+
+
 def test_not_a_number_never_passes() -> None:
     found = off_by(0)
     found[1, 1] = np.nan

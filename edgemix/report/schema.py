@@ -126,6 +126,7 @@ class FidelityResult(_Frozen):
     identical: float
     within: float
     worst_lsb: int | None
+    worst_relative: float
     sqnr_db: float | None
     decisions_equal: float
     accuracy: float | None

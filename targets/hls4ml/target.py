@@ -27,13 +27,16 @@ class Hls4ml:
     extra: ClassVar[str] = "hls4ml"
     title: ClassVar[str] = "hls4ml"
     runtime: ClassVar[str] = "C simulation (g++)"
-    contract: ClassVar[Contract] = Contract("exact")
     machine: ClassVar[str] = f"{_ROOM}.run:machine"
     hardware: Hardware = field(default_factory=Hardware)
 
     def supports(self, program: Program) -> tuple[Finding, ...]:
         """Nodes that have no layer, and values that are no fixed point."""
         return findings(program, self.hardware.interface)
+
+    def promise(self, program: Program) -> Contract:
+        """The program's integers."""
+        return Contract("exact")
 
     def lower(self, program: Program, program_file: Path, folder: Path) -> Artifact:
         """Write the hls4ml project."""

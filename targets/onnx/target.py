@@ -10,7 +10,7 @@ from edgemix.latency.base import Latency
 from edgemix.program import Program
 from edgemix.proof import Contract
 from edgemix.targets.arrays import run_in_child
-from edgemix.targets.base import Arrays, Artifact, Finding, OpPrecision, Progress
+from edgemix.targets.base import Arrays, Artifact, Finding, OpPrecision, Progress, promised
 from edgemix.targets.onnx.support import findings
 
 _ROOM = "edgemix.targets.onnx"
@@ -23,12 +23,15 @@ class Onnx:
     extra: ClassVar[str] = "onnx"
     title: ClassVar[str] = "ONNX"
     runtime: ClassVar[str] = "ONNX Runtime, CPU"
-    contract: ClassVar[Contract] = Contract("lsb", 1, 0.999)
     machine: ClassVar[str] = f"{_ROOM}.run:machine"
 
     def supports(self, program: Program) -> tuple[Finding, ...]:
         """Nodes that ONNX has no operator for."""
         return findings(program)
+
+    def promise(self, program: Program) -> Contract:
+        """Integers within an LSB, real numbers to 1e-4."""
+        return promised(program, Contract("lsb", 1, 0.999))
 
     def lower(self, program: Program, program_file: Path, folder: Path) -> Artifact:
         """Write ``model.onnx``."""

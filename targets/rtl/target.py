@@ -38,13 +38,16 @@ class Rtl:
     extra: ClassVar[str] = "rtl"
     title: ClassVar[str] = "RTL"
     runtime: ClassVar[str] = "Verilator"
-    contract: ClassVar[Contract] = Contract("exact")
     machine: ClassVar[str] = f"{_ROOM}.run:machine"
     hardware: Hardware = field(default_factory=Hardware)
 
     def supports(self, program: Program) -> tuple[Finding, ...]:
         """Nodes that become no logic, and values that are no fixed point."""
         return findings(program)
+
+    def promise(self, program: Program) -> Contract:
+        """The program's integers."""
+        return Contract("exact")
 
     def lower(self, program: Program, program_file: Path, folder: Path) -> Artifact:
         """Write the Verilog project."""

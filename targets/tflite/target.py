@@ -10,7 +10,7 @@ from edgemix.latency.base import Latency
 from edgemix.program import Program
 from edgemix.proof import Contract
 from edgemix.targets.arrays import run_in_child
-from edgemix.targets.base import Arrays, Artifact, Finding, OpPrecision, Progress
+from edgemix.targets.base import Arrays, Artifact, Finding, OpPrecision, Progress, promised
 from edgemix.targets.tflite.support import findings
 
 _ROOM = "edgemix.targets.tflite"
@@ -23,12 +23,15 @@ class TFLite:
     extra: ClassVar[str] = "tflite"
     title: ClassVar[str] = "TFLite"
     runtime: ClassVar[str] = "LiteRT, CPU (XNNPACK)"
-    contract: ClassVar[Contract] = Contract("lsb", 1, 0.99)
     machine: ClassVar[str] = f"{_ROOM}.run:machine"
 
     def supports(self, program: Program) -> tuple[Finding, ...]:
         """Nodes that the converter cannot take."""
         return findings(program)
+
+    def promise(self, program: Program) -> Contract:
+        """Integers within an LSB, real numbers to 1e-4."""
+        return promised(program, Contract("lsb", 1, 0.99))
 
     def lower(self, program: Program, program_file: Path, folder: Path) -> Artifact:
         """Write ``model.tflite``."""

@@ -28,7 +28,7 @@ def verdict(target: str, gate: str, passed: bool) -> dict[str, Any]:
 
 def target(name: str, *, runs: bool, timed: bool, passed: bool = True) -> dict[str, Any]:
     fidelity = {
-        "contract": "exact", "samples": 500, "identical": 1.0, "within": 1.0, "worst_lsb": 0,
+        "contract": "exact", "samples": 500, "identical": 1.0, "within": 1.0, "worst_lsb": 0, "worst_relative": 0.0,
         "sqnr_db": None, "decisions_equal": 1.0, "accuracy": 0.99, "program_accuracy": 0.99,
         "float_accuracy": 0.992, "passed": True, "why": "",
     }  # fmt: skip
