@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edgemix.quantize.levels import Quality
+from edgemix.targets.coreml.shipping import Shipping
 from edgemix.targets.fpga.hardware import Hardware
 
 
@@ -46,6 +47,8 @@ class Order:
     threads: int = 1
     hardware: Hardware = field(default_factory=Hardware)
     """For FPGA targets."""
+    shipping: Shipping = field(default_factory=Shipping)
+    """For Core ML."""
     force: bool = False
     command: tuple[str, ...] = field(default=())
 

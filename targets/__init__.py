@@ -13,43 +13,51 @@ from edgemix.errors import InputError
 
 if TYPE_CHECKING:
     from edgemix.targets.base import Target
+    from edgemix.targets.coreml.shipping import Shipping
     from edgemix.targets.fpga.hardware import Hardware
 
 
-def _onnx(_: Hardware) -> Target:
+def _onnx(_: Hardware, __: Shipping) -> Target:
     from edgemix.targets.onnx.target import Onnx
 
     return Onnx()
 
 
-def _tflite(_: Hardware) -> Target:
+def _tflite(_: Hardware, __: Shipping) -> Target:
     from edgemix.targets.tflite.target import TFLite
 
     return TFLite()
 
 
-def _coreml(_: Hardware) -> Target:
+def _coreml(_: Hardware, shipping: Shipping) -> Target:
     from edgemix.targets.coreml.target import CoreML
 
-    return CoreML()
+    return CoreML(shipping)
 
 
-def _hls4ml(hardware: Hardware) -> Target:
+def _coreai(_: Hardware, __: Shipping) -> Target:
+    from edgemix.targets.coreai.target import CoreAI
+
+    return CoreAI()
+
+
+def _hls4ml(hardware: Hardware, _: Shipping) -> Target:
     from edgemix.targets.hls4ml.target import Hls4ml
 
     return Hls4ml(hardware)
 
 
-def _rtl(hardware: Hardware) -> Target:
+def _rtl(hardware: Hardware, _: Shipping) -> Target:
     from edgemix.targets.rtl.target import Rtl
 
     return Rtl(hardware)
 
 
-TARGETS: dict[str, Callable[[Hardware], Target]] = {
+TARGETS: dict[str, Callable[[Hardware, Shipping], Target]] = {
     "onnx": _onnx,
     "tflite": _tflite,
     "coreml": _coreml,
+    "coreai": _coreai,
     "hls4ml": _hls4ml,
     "rtl": _rtl,
 }
@@ -58,12 +66,13 @@ FPGA = ("hls4ml", "rtl")
 """Those that take a Hardware and resources of a part."""
 
 
-def load(name: str, hardware: Hardware | None = None) -> Target:
+def load(name: str, hardware: Hardware | None = None, shipping: Shipping | None = None) -> Target:
     """A target by name.
 
     Args:
         name: a key of ``TARGETS``.
         hardware: part, clock and parallelism, where the target is an FPGA.
+        shipping: images, batch sizes and metadata, where apps load it.
 
     Raises:
         InputError: there is none of this name; near names are given.
@@ -72,6 +81,7 @@ def load(name: str, hardware: Hardware | None = None) -> Target:
         near = difflib.get_close_matches(name, TARGETS, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise InputError(f"there is no target {name}", do=f"{hint}targets: {', '.join(TARGETS)}")
+    from edgemix.targets.coreml.shipping import Shipping
     from edgemix.targets.fpga.hardware import Hardware
 
-    return TARGETS[name](hardware or Hardware())
+    return TARGETS[name](hardware or Hardware(), shipping or Shipping())

@@ -10,6 +10,8 @@ import typer
 
 from edgemix.errors import EXIT_GATE, InputError
 from edgemix.quantize.levels import Quality
+from edgemix.targets.coreml.shipping import Image, Shipping
+from edgemix.targets.coreml.shipping import batches as batch_sizes
 from edgemix.targets.fpga.hardware import Backend, Hardware, Interface, LayerKnobs, Strategy
 from edgemix.targets.fpga.parts import period_ns
 
@@ -137,6 +139,22 @@ def deploy(
             "'stages.0.*=reuse:4,strategy:resource'; may be given again.",
         ),
     ] = None,
+    image: Annotated[
+        str | None,
+        typer.Option(
+            help="Core ML takes images: scale=1/255,bias=-0.5:-0.5:-0.5,color=RGB, where the model "
+            "sees pixel · scale + bias."
+        ),
+    ] = None,
+    batches: Annotated[
+        str | None, typer.Option(help="Batch sizes that Core ML takes, like 1,4,8.")
+    ] = None,
+    author: Annotated[str, typer.Option(help="Written into Core ML's package.")] = "",
+    licence: Annotated[str, typer.Option("--license", help="Written into Core ML's package.")] = "",
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="File with a class's name on each line, written into Core ML's package."),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace what the output folder holds.")
     ] = False,
@@ -183,6 +201,13 @@ def deploy(
             strategy,
             tuple(LayerKnobs.parse(text) for text in layer or ()),
         ),
+        shipping=Shipping(
+            None if image is None else Image.parse(image),
+            () if batches is None else batch_sizes(batches),
+            author,
+            licence,
+            () if labels is None else _lines(labels),
+        ),
         force=force,
         command=("edgemix", *sys.argv[1:]),
     )
@@ -195,3 +220,9 @@ def deploy(
         console.out.print(f"report: {out / 'report.html'}", soft_wrap=True, highlight=False)
     if not report.passed:
         raise typer.Exit(EXIT_GATE)
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        raise InputError(f"there is no file {path}", do="give one with a class's name on each line")
+    return tuple(path.read_text().splitlines())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +16,7 @@ def inspect(
         str,
         typer.Argument(
             help="timm:NAME[?kw=v], package.module:factory (runs that Python code), a .pt2 file, "
-            "or a saved edgemix program."
+            "a saved edgemix program, or an .mlpackage."
         ),
     ],
     step: Annotated[
@@ -28,9 +29,21 @@ def inspect(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Show parameters, MACs, operators and states, and per target what it cannot take and why."""
-    from edgemix.cli import console
+    """Show parameters, MACs, operators and states, and per target what it cannot take and why.
 
+    Of a Core ML package: what it takes and gives, and which units it will run on, as expected from
+    documented constraints; on macOS as Core ML plans it.
+    """
+    from edgemix.cli import console, package
+
+    if source.endswith(".mlpackage"):
+        with console.Bars(quiet=quiet or as_json) as bars, bars.step(f"read {source}"):
+            found = package.facts(Path(source))
+        if as_json:
+            console.print_json(found)
+        else:
+            package.show(found)
+        return
     with console.Bars(quiet=quiet or as_json) as bars:
         facts = _facts(source, recipe, bars, step=step)
     if as_json:

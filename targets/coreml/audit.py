@@ -18,17 +18,21 @@ _MOVES = frozenset(
         "expand_dims", "concat", "stack", "identity", "quantize", "dequantize",
     }
 )  # fmt: skip
-_FLOATS = {"FLOAT16": "float16", "FLOAT32": "float32"}
+_FLOAT16 = 10
+"""``MILSpec.DataType.FLOAT16``."""
 
 
 def audit(request: Mapping[str, Any]) -> dict[str, Any]:
     """Every computing operator of the package's main function.
 
     Core ML's integers live between a quantize and a dequantize; which unit computes them, and in
-    which type, is decided on the device. So the best that a package can promise is
-    ``float16 between integers``.
+    which type, is decided on the device. So the best that a package can promise is floats of a
+    width between integers.
     """
-    asked: Arithmetic = "float16 between integers" if request["quantized"] else "float"
+    between: Arithmetic = (
+        "float between integers" if request["wide"] else "float16 between integers"
+    )
+    asked: Arithmetic = between if request["quantized"] else "float"
     block = list(_operations(Path(request["model"])))
     makers = {out.name: op for op in block for out in op.outputs}
     readers: dict[str, list[Any]] = {}
@@ -39,8 +43,10 @@ def audit(request: Mapping[str, Any]) -> dict[str, Any]:
     for op in block:
         if op.type in _MOVES or op.type.startswith("constexpr"):
             continue
-        between = _from_integers(op, makers) and _to_integers(op, readers)
-        achieved: Arithmetic = "float16 between integers" if between else "float"
+        achieved: Arithmetic = "float"
+        if _from_integers(op, makers) and _to_integers(op, readers):
+            kind = op.outputs[0].type.tensorType.dataType
+            achieved = "float16 between integers" if kind == _FLOAT16 else "float between integers"
         if request["states"]:
             # Sixteen bits have no type there: floats lie on the states' grids, by design.
             asked = achieved = "float between integers"

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from edgemix import graph as g
 from edgemix.program import Program
 from edgemix.targets.base import Finding
-from edgemix.targets.composites import grouped_weights, odd_widths, whole_softmax
+from edgemix.targets.composites import odd_widths, whole_softmax
 
 MAX_RANK = 5
 
 _REFUSED = {
-    "fft_fft2": ("coremltools' export route has no Fourier transform", "use a matrix product"),
-    "fft_rfft2": ("coremltools' export route has no Fourier transform", "use a matrix product"),
-    "fft_irfft2": ("coremltools' export route has no Fourier transform", "use a matrix product"),
-    "upsample_bicubic2d": ("coremltools has no bicubic resize", "resize bilinearly"),
-    "lstm": ("coremltools' export route has no LSTM", "unroll it into its steps"),
-    "gru": ("coremltools' export route has no GRU", "unroll it into its steps"),
+    "lstm": ("coremltools' export route has no LSTM", "give it padded, not packed, sequences"),
+    "gru": ("coremltools' export route has no GRU", "give it padded, not packed, sequences"),
 }
+"""What the rewrites leave of them."""
+_COMPLEX = (
+    "it is complex, and coremltools' export route has no complex numbers",
+    "use transforms, sums, products, quotients and views, which become real ones",
+)
 
 
 def findings(program: Program) -> tuple[Finding, ...]:
     """Operators that the converter refuses, and tensors of more than five axes."""
     module = program.module()
-    found = list(grouped_weights(module, "Core ML"))
+    found: list[Finding] = []
     if not program.states:
         whole_softmax(module)
         found += odd_widths(program, module, "Core ML")
@@ -31,7 +34,11 @@ def findings(program: Program) -> tuple[Finding, ...]:
         if name in _REFUSED:
             found.append(Finding(g.where(node), *_REFUSED[name]))
         value = node.meta.get("val")
-        if value is not None and getattr(value, "ndim", 0) > MAX_RANK:
+        if isinstance(value, Tensor) and value.is_complex():
+            found.append(Finding(g.where(node), *_COMPLEX))
+        if isinstance(value, Tensor) and value.ndim > MAX_RANK:
             why = f"it has {value.ndim} axes, Core ML allows {MAX_RANK}"
-            found.append(Finding(g.where(node), why, "reshape in two steps"))
+            found.append(
+                Finding(g.where(node), why, "compute with fewer; moves alone may have more")
+            )
     return tuple(found)
