@@ -13,8 +13,12 @@ if TYPE_CHECKING:
 STANDARD = (
     "plain_casts",  # first: no other rewrite should meet assertions
     "functionalize",  # before the others, which take every node for a value
+    "open_recurrent",  # before folding constants: it adds up biases
     "fold_constants",  # before folding norms: they ask what is constant
     "unpack_views",  # early: later rewrites and the quantizer look at single values
+    "resize_products",  # before lifting scalars and all that looks for linear operators
+    "fourier_products",  # the same; after folding and unpacking, so that it meets fewer kinds
+    "narrow_moves",  # before what looks for channels behind views
     "fold_norm",  # before lifting scalars: the fold makes constants of its own
     "lift_scalars",  # after folding: what is left is arithmetic that has to be quantized
     "open_attention",  # anywhere: it makes no numbers to lift
@@ -29,11 +33,15 @@ def load(name: str, states: int = 0) -> object:
     from edgemix.rewrites.fold_constants import FoldConstants
     from edgemix.rewrites.fold_norm import FoldNorm
     from edgemix.rewrites.fold_scale import FoldScale
+    from edgemix.rewrites.fourier_products import FourierProducts
     from edgemix.rewrites.functionalize import Functionalize
     from edgemix.rewrites.lift_scalars import LiftScalars
+    from edgemix.rewrites.narrow_moves import NarrowMoves
     from edgemix.rewrites.open_attention import OpenAttention
+    from edgemix.rewrites.open_recurrent import OpenRecurrent
     from edgemix.rewrites.part_linear import PartLinear
     from edgemix.rewrites.plain_casts import PlainCasts
+    from edgemix.rewrites.resize_products import ResizeProducts
     from edgemix.rewrites.split_division import SplitDivision
     from edgemix.rewrites.split_leak import SplitLeak
     from edgemix.rewrites.split_norm import SplitNorm
@@ -41,8 +49,9 @@ def load(name: str, states: int = 0) -> object:
     from edgemix.rewrites.unpack_views import UnpackViews
 
     known = (
-        FoldConstants, FoldNorm, FoldScale, Functionalize, LiftScalars, OpenAttention, PartLinear,
-        PlainCasts, SplitDivision, SplitNorm, SplitSoftmax, UnpackViews,
+        FoldConstants, FoldNorm, FoldScale, FourierProducts, Functionalize, LiftScalars,
+        NarrowMoves, OpenAttention, OpenRecurrent, PartLinear, PlainCasts, ResizeProducts,
+        SplitDivision, SplitNorm, SplitSoftmax, UnpackViews,
     )  # fmt: skip
     if name == SplitLeak.name:
         return SplitLeak(states)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
+from torch.fx.node import map_aggregate
 
 from edgemix import graph as g
 
@@ -43,11 +44,10 @@ def _value(module: GraphModule, node: Node) -> Tensor | None:
         return None
     if node.kwargs.get("device") not in (None, torch.device("cpu")):
         return None
-
-    def constant(argument: Any) -> Any:
-        return g.constant(module, argument) if isinstance(argument, Node) else argument
-
     assert callable(node.target)
+    args: Any = map_aggregate(
+        node.args, lambda a: g.constant(module, a) if isinstance(a, Node) else a
+    )
     with torch.no_grad():
-        found = node.target(*map(constant, node.args), **node.kwargs)
+        found = node.target(*args, **node.kwargs)
     return found.contiguous() if isinstance(found, Tensor) else None

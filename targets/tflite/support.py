@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from edgemix import graph as g
 from edgemix.program import Program
 from edgemix.targets.base import Finding
 from edgemix.targets.composites import grouped_weights, odd_widths, whole_softmax
 
 _REFUSED = {
-    "fft_fft2": ("TFLite has no Fourier transform", "replace it by a matrix product"),
-    "fft_rfft2": ("TFLite has no Fourier transform", "replace it by a matrix product"),
-    "fft_irfft2": ("TFLite has no Fourier transform", "replace it by a matrix product"),
-    "upsample_bicubic2d": ("TFLite has no bicubic resize", "resize bilinearly"),
     "grid_sampler_2d": ("TFLite has no grid_sample", "gather at rounded positions"),
 }
+_COMPLEX = (
+    "it is complex, and the converter has no complex numbers",
+    "use transforms, sums, products, quotients and views, which become real ones",
+)
 _NO_INTEGER = {
     "reciprocal": "TFLite divides in float",
     "erf": "TFLite has no integer error function",
@@ -34,6 +36,8 @@ def findings(program: Program) -> tuple[Finding, ...]:
         name = g.op_name(node)
         if name in _REFUSED:
             found.append(Finding(g.where(node), *_REFUSED[name]))
+        elif isinstance(value := node.meta.get("val"), Tensor) and value.is_complex():
+            found.append(Finding(g.where(node), *_COMPLEX))
         elif program.quantized and not program.states and name in _NO_INTEGER:
             remedy = "use a model with batch norm, or leave TFLite out"
             found.append(Finding(g.where(node), _NO_INTEGER[name], remedy))

@@ -1,0 +1,147 @@
+"""What converters refuse by themselves, on every target: the rewrites write it with what all have.
+
+One module holds them all, so that a converter runs once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgemix import graph as g
+from edgemix import proof, rewrites, targets
+from edgemix.program import Origin, Program
+from edgemix.targets.base import FLOAT32
+
+
+class Recurrent(nn.Module):
+    """All three kinds, one of them in both directions; the last state of the last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 3, bidirectional=True, batch_first=True)
+        self.gru = nn.GRU(6, 4, batch_first=True)
+        self.rnn = nn.RNN(4, 3, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states: Tensor = self.rnn(self.gru(self.lstm(x[:, :, 0, :2].transpose(1, 2))[0])[0])[1]
+        return states[0]
+
+
+class Fourier(nn.Module):
+    """A global filter (Rao et al., 2021) and the mixing of FNet (Lee-Thorp et al., 2021)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filter = nn.Parameter(torch.randn(4, 4, 4, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft2(x, norm="ortho") * torch.view_as_complex(self.filter)
+        filtered = torch.fft.irfft2(spectrum, s=(4, 6), norm="ortho")
+        return filtered + torch.fft.fft(torch.fft.fft(x, norm="ortho"), dim=1, norm="ortho").real
+
+
+class Windows(nn.Module):
+    """Windows of 2 × 3 of an image whose channels are last, by views of six axes, and back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1).view(1, 2, 2, 2, 3, 4).permute(0, 1, 3, 2, 4, 5)
+        x = self.mix(x.reshape(-1, 6, 4)).view(1, 2, 2, 2, 3, 4).permute(0, 1, 3, 2, 4, 5)
+        return x.reshape(1, 4, 6, 4)
+
+
+class Bicubic(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.interpolate(x, (5, 9), mode="bicubic")
+
+
+KINDS = {"recurrent": Recurrent, "fourier": Fourier, "windows": Windows, "bicubic": Bicubic}
+REFUSED = {"lstm", "gru", "rnn_tanh", "fft_rfft2", "fft_irfft2", "fft_fft", "upsample_bicubic2d"}
+
+
+class All(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.kinds = nn.ModuleList(make() for make in KINDS.values())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(kind(x) for kind in self.kinds)
+
+
+@pytest.fixture(scope="module")
+def samples() -> Tensor:
+    return torch.randn(30, 4, 4, 6, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def made(samples: Tensor, quantize_by: Callable[..., Program]) -> Callable[[str], Program]:
+    """The model by a recipe's name."""
+    return cache(lambda recipe: quantize_by(All(), samples, recipe))
+
+
+def test_the_converters_would_meet_them(samples: Tensor) -> None:
+    program = Program.trace(All(), (samples[:1],), Origin("test"))
+    nodes = list(g.float_ops(program.module()))
+    assert {g.op_name(n) for n in nodes} >= REFUSED
+    assert max(n.meta["val"].ndim for n in nodes if g.op_name(n) == "permute") == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        ("onnx", "float32"), ("tflite", "float32"), ("coreml", "float32"), ("onnx", "int8"),
+    ],
+)  # fmt: skip
+def test_every_target_takes_them(
+    name: str, recipe: str, samples: Tensor, made: Callable[[str], Program],
+    program_file: Callable[[Program], Path], tmp_path: Path,
+) -> None:  # fmt: skip
+    program = made(recipe)
+    target = targets.load(name)
+    assert target.supports(program) == ()
+    contract = target.promise(program)
+    assert recipe == "int8" or contract == FLOAT32
+    folder = tmp_path / "artifact"
+    folder.mkdir()
+    artifact = target.lower(program, program_file(program), folder)
+    found = target.run(artifact, folder, (samples.numpy(),))
+    assert found is not None
+    expected = program.run(samples)
+    for kind, a, b, encoding in zip(KINDS, expected, found, program.output_encodings, strict=True):
+        assert proof.compare(a.numpy(), b, encoding, contract).passed, kind
+
+
+class Left(nn.Module):
+    """A function of complex values that has no real twin, and a sum of six axes."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        wide = x.view(1, 2, 2, 2, 3, 4)
+        return torch.fft.rfft(x).exp().abs(), (wide + wide.transpose(1, 2)).reshape(-1)
+
+
+def test_what_is_left_is_said_before_any_work() -> None:
+    program = Program.trace(Left(), (torch.zeros(1, 4, 6, 4),), Origin("test"))
+    program = rewrites.standard(program)
+    found = {
+        name: {f.where.node: f"{f.why}; {f.remedy}" for f in targets.load(name).supports(program)}
+        for name in ("tflite", "coreml")
+    }
+    remedy = "use transforms, sums, products, quotients and views, which become real ones"
+    converters = {"tflite": "the converter has", "coreml": "coremltools' export route has"}
+    for name, converter in converters.items():
+        for node in ("fft_rfft", "exp"):
+            assert (
+                found[name][node] == f"it is complex, and {converter} no complex numbers; {remedy}"
+            )
+    wide = "it has 6 axes, Core ML allows 5; compute with fewer; moves alone may have more"
+    assert found["coreml"]["add"] == wide
