@@ -43,13 +43,11 @@ def show(found: Mapping[str, Any]) -> None:
     ]  # fmt: skip
     out.print(console.plain_table(names, rows))
     out.print(f"{summary['switches']} switches between units", highlight=False)
-    kept = [
-        (f"{o['op']} × {len(o['names'])}", o["why"], o["source"])
-        for o in summary["obstacles"][:_SHOWN]
-    ]
-    if kept:
-        table = ("kept off the Neural Engine", "why", "source")
-        out.print(console.plain_table(table, kept, words=(0, 1, 2)))
+    for o in summary["obstacles"][:_SHOWN]:
+        text = (
+            f"kept off the Neural Engine: {o['op']} × {len(o['names'])}, {o['why']} ({o['source']})"
+        )
+        out.print(text, markup=False, highlight=False, soft_wrap=True)
     for remark in plan["remarks"]:
         text = f"{remark['operations']} operations: {remark['why']} ({remark['source']})"
         out.print(text, markup=False, highlight=False, soft_wrap=True)

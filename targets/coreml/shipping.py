@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from typing import Any, Literal, get_args
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from edgemix.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 Color = Literal["RGB", "BGR", "GRAYSCALE"]
 _OFF_GRID = 0.02
@@ -71,6 +72,8 @@ class Image:
         Raises:
             InputError: a value is none that a pixel gives.
         """
+        import numpy as np
+
         bias = np.asarray(self.bias, np.float64).reshape(-1, 1, 1)
         found = (x.astype(np.float64) - bias) / self.scale
         whole = np.rint(found)

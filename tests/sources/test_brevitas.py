@@ -131,15 +131,13 @@ def test_it_goes_to_every_target(
     assert [op for op in target.audit(artifact, tmp_path) if not op.kept] == []
     x = torch.rand(64, 1, 8, 8)
     found = target.run(artifact, tmp_path, (x.numpy(),))
-    if name == "coreml":
-        assert found is None
-        return
     assert found is not None
     (encoding,) = program.output_encodings
     assert encoding is not None
     expected = encoding.integers(program.run(x)[0].numpy())
     apart = np.abs(expected - encoding.integers(found[0]))
-    assert apart.max() <= (1 if name == "tflite" else 0)
+    # Core ML has 16 bits between the integers, which may move one; LiteRT rounds ties otherwise.
+    assert apart.max() <= (1 if name in ("tflite", "coreml") else 0)
 
 
 def test_it_is_deployed_as_it_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
