@@ -34,9 +34,10 @@ class FourierProducts:
 
     def apply(self, module: GraphModule) -> int:
         """Replace them all; returns how many real values are computed without complex ones."""
-        count = _Walk(module, self.name).run()
+        walk = _Walk(module, self.name)
+        count = walk.run()
         module.graph.eliminate_dead_code()
-        _forget_unread(module)
+        _forget_unread(module, {str(n.target) for found in walk.matrices.values() for n in found})
         return count
 
 
@@ -47,7 +48,7 @@ class _Walk:
     module: GraphModule
     name: str
     pairs: dict[Node, Pair] = field(default_factory=dict)
-    matrices: dict[Any, Node] = field(default_factory=dict)
+    matrices: dict[Any, tuple[Node, ...]] = field(default_factory=dict)
 
     def run(self) -> int:
         count = 0
@@ -118,28 +119,32 @@ class _Walk:
             x = write(aten.cat.default, [value.real, value.imaginary], axis)
         if axis != last:
             x = write(aten.transpose.int, x, axis, last)
-        made = []
-        key = (size, value.imaginary is None, *options)
-        for part, matrix in enumerate(_matrices(*key)):
-            if (part, *key) not in self.matrices:
-                self.matrices[part, *key] = write.constant("matrix", matrix)
-            product = write(aten.linear.default, x, self.matrices[part, *key])
-            turned = product if axis == last else write(aten.transpose.int, product, axis, last)
-            made.append(turned)
+        key = (x.meta["val"].dtype, size, value.imaginary is None, *options)
+        if key not in self.matrices:
+            found = _matrices(*key)
+            self.matrices[key] = tuple(write.constant("matrix", matrix) for matrix in found)
+        made = [write(aten.linear.default, x, matrix) for matrix in self.matrices[key]]
+        if axis != last:
+            made = [write(aten.transpose.int, product, axis, last) for product in made]
         return Pair(*made) if len(made) == 2 else made[0]
 
 
-def _forget_unread(module: GraphModule) -> None:
-    """Complex constants that nothing reads: a program would keep them, and converters fail."""
-    kept = {node.target for node in module.graph.find_nodes(op="get_attr")}
+def _forget_unread(module: GraphModule, made: set[str]) -> None:
+    """Constants that nothing reads: a program would keep them, and converters fail on complex ones.
+
+    Args:
+        module: the graph.
+        made: names of real constants that are not to stay either.
+    """
+    read = {node.target for node in module.graph.find_nodes(op="get_attr")}
     for name, value in [*module.named_parameters(), *module.named_buffers()]:
-        if value.is_complex() and name not in kept:
+        if name not in read and (value.is_complex() or name in made):
             owner, _, last = name.rpartition(".")
             delattr(module.get_submodule(owner), last)
 
 
 def _matrices(
-    size: int, real: bool, kind: str, length: int | None, norm: str | None
+    dtype: torch.dtype, size: int, real: bool, kind: str, length: int | None, norm: str | None
 ) -> tuple[Tensor, ...]:
     """[results, values] of the real part, and of the imaginary one where there is one.
 
@@ -150,7 +155,7 @@ def _matrices(
         units = torch.cat([units + 0j, units * 1j])
     found = getattr(torch.fft, kind)(units, n=length, norm=norm)
     parts = (found.real, found.imag) if found.is_complex() else (found,)
-    return tuple(part.T.float().contiguous() for part in parts)
+    return tuple(part.T.to(dtype).contiguous() for part in parts)
 
 
 def _whole(write: Writer, pair: Pair) -> Pair:

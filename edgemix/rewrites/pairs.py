@@ -183,8 +183,23 @@ def _composed(write: Writer, parts: Lookup) -> Pair:
 
 
 def _from_last_axis(write: Writer, parts: Lookup) -> Pair:
-    x = write.at.args[0]
-    return Pair(write(aten.select.int, x, -1, 0), write(aten.select.int, x, -1, 1))
+    return Pair(*(_entry(write, write.at.args[0], i) for i in (0, 1)))
+
+
+def _entry(write: Writer, x: Any, index: int) -> Node:
+    """One of two values along the last axis; what was stacked there is not stacked first."""
+    if x.target in _POINTWISE:
+        return write(x.target, _entry(write, x.args[0], index), *x.args[1:])
+    pieces = x.args[0] if x.target is aten.cat.default else []
+    if len(pieces) == 2 and all(map(_opens_last_axis, pieces)):
+        stacked: Node = pieces[index].args[0]
+        return stacked
+    return write(aten.select.int, x, -1, index)
+
+
+def _opens_last_axis(node: Node) -> bool:
+    last = len(g.shape_of(node)) - 1
+    return node.target is aten.unsqueeze.default and node.args[1] in (-1, last)
 
 
 def _as_last_axis(write: Writer, parts: Lookup) -> Node | None:
@@ -216,6 +231,8 @@ def _absolute(write: Writer, parts: Lookup) -> Node | None:
 
 _EINSUM = aten.einsum.default
 _PAD = aten.constant_pad_nd.default
+_POINTWISE = frozenset({aten.relu.default, aten.softshrink.default, aten.tanh.default})
+"""What mixers apply to real and imaginary parts beside each other."""
 _VIEWS = frozenset({aten.view.default, aten._unsafe_view.default})
 _EACH = (
     (g.VIEW - {aten.alias.default})

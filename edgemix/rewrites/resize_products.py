@@ -59,7 +59,8 @@ def _matrix(node: Node, axis: int) -> Tensor:
     align, factors = given[0], given[1:3]
     if node.target not in _PLAIN.values():  # the overload with a list of both factors
         factors = [None, None] if factors[0] is None else list(factors[0])
-    units, size = torch.eye(before)[None, None], [before, before]
+    units = torch.eye(before, dtype=x.meta["val"].dtype)[None, None]
+    size = [before, before]
     size[axis - 2] = after
     # Along the other axis, which has one place for every unit vector, nothing is to change.
     along = [factor if i == axis else None for i, factor in enumerate(factors, 2)]

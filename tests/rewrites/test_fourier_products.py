@@ -43,7 +43,9 @@ def names(program: Program) -> set[str]:
 def check(function: Callable[..., Tensor], *x: Tensor, **parameters: Tensor) -> Program:
     """The rewritten program has no complex value, and gives what the function gives in double."""
     program = Program.trace(Call(function, **parameters), x, Origin("test"))
-    program = apply(apply(program, rewrites.load("fold_constants")), FourierProducts())  # type: ignore[arg-type]
+    for before in ("fold_constants", "unpack_views"):
+        program = apply(program, rewrites.load(before))  # type: ignore[arg-type]
+    program = apply(program, FourierProducts())
     values = [n.meta["val"] for n in program.graph.graph.nodes if n.op == "call_function"]
     assert not any(v.is_complex() for v in values)
     assert not any(name.startswith("fft_") for name in names(program))
@@ -132,16 +134,39 @@ def test_products_of_complex_matrices(generator: torch.Generator) -> None:
     check(mix, x, w=w)
 
 
+def test_parts_that_were_stacked_are_not_taken_apart_again(generator: torch.Generator) -> None:
+    """As in AFNO (Guibas et al., 2021), where stacking them makes one axis more than Core ML has."""
+    x = torch.randn(2, 3, 4, 3, 5, generator=generator)
+
+    def shrink(x: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft2(x, dim=(1, 2), norm="ortho")
+        parts = torch.stack([spectrum.real.relu(), spectrum.imag * 2], -1)
+        parts = nn.functional.softshrink(parts, 0.1)
+        return torch.fft.irfft2(torch.view_as_complex(parts), (3, 4), (1, 2), "ortho")
+
+    program = check(shrink, x)
+    assert max(n.meta["val"].ndim for n in g.float_ops(program.module())) == 5
+
+
 def test_what_is_not_read_is_not_computed() -> None:
     """FNet's mixing takes the real part: the imaginary one of the last transform costs nothing."""
     program = check(lambda x: torch.fft.fft(torch.fft.fft(x), dim=1).real, torch.randn(1, 6, 5))
     linears = [n for n in g.float_ops(program.module()) if g.op_name(n) == "linear"]
     assert len(linears) == 3
+    assert len(program.graph.state_dict) == 3
 
 
 def test_equal_transforms_share_their_matrices() -> None:
     program = check(lambda x: torch.fft.fft(torch.fft.fft(x).real).real, torch.randn(1, 8))
     assert program.parameters == 8 * 8
+
+
+def test_transforms_in_double_precision_stay_so() -> None:
+    x = torch.randn(1, 5)
+    back = Call(lambda x: torch.fft.irfft(torch.fft.rfft(x.double()), 5) - x)
+    program = rewrites.standard(Program.trace(back, (x,), Origin("test")))
+    assert "fft_rfft" not in names(program)
+    assert float(program.call(x)[0].abs().max()) < 2.0**-50
 
 
 def test_the_parallel_legendre_memory_has_no_transform_left() -> None:

@@ -89,4 +89,6 @@ def test_a_memory_that_starts_at_zero_is_not_multiplied() -> None:
     assert names.count("linear") == 1 + 3
     assert names.count("mul") == 3 * 4 - 1
     assert program.parameters == 16 * 3 + 16 * 4 + 16
-    print({str(g.where(n)) for n in g.float_ops(program.module())})
+    places = {n.name: g.where(n) for n in g.float_ops(program.module())}
+    assert {w.module for name, w in places.items() if name != "select"} == {"read"}
+    assert all(str(w.source).startswith("test_open_recurrent.py:") for w in places.values())

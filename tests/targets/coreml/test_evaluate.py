@@ -358,6 +358,25 @@ def test_who_watches_sees_every_result(evaluator: Load) -> None:
     assert seen == {"less": ("sub", [-1, 0, 2]), "positive": ("relu", [0, 0, 2])}
 
 
+def test_every_result_is_rounded_to_its_declared_type(evaluator: Load) -> None:
+    """A number too small to change 1 in float16 is lost between two operations."""
+
+    @build(VECTOR)
+    def program(x: Any) -> Any:
+        return mb.sub(x=mb.add(x=x, y=1.0), y=1.0)
+
+    x = torch.tensor([2**-12, 2**-10, 3 * 2**-11])
+    for precision, expected in (
+        ("FLOAT32", x.tolist()),
+        ("FLOAT16", [0.0, 2**-10, 2**-9]),
+    ):
+        loaded = evaluator(program, compute_precision=ct.precision[precision])
+        seen: list[Tensor] = []
+        (found,) = loaded.run({"x": x}, watch=lambda _, __, value: seen.append(value)).values()
+        assert found.tolist() == expected
+        assert {v.dtype for v in seen} <= {torch.float32, getattr(torch, precision.lower())}
+
+
 def test_several_functions(tmp_path: Path, saved: Callable[..., Path]) -> None:
     def times(factor: float) -> Path:
         @build(VECTOR, target=ct.target.iOS18)

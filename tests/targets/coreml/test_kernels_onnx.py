@@ -286,14 +286,15 @@ def test_resampling(
         within(found, expected, 8, 0 if mode == "nearest" else 10 * U * 19 * 16 * 2 * 2)
 
 
-def test_what_lies_outside_is_padded_with_a_value(kernel: Kernel) -> None:
-    """And what lies inside is not touched by it."""
+@pytest.mark.parametrize("corners", [True, False])
+def test_what_lies_outside_is_padded_with_a_value(corners: bool, kernel: Kernel) -> None:
+    """And what lies inside is not touched by it. Whole places are pixels, wherever corners lie."""
     x = np.array([[[[1e-3, 2e-3], [np.inf, 4e-3]]]], np.float32)
     places = np.array([[[[0, 0], [1, 0], [0, 1], [1, 1], [5, 5], [-3, 0]]]], np.float32)
     (found,) = kernel(
         "resample", ["FLOAT32"], x=x, coordinates=places, sampling_mode="nearest",
         padding_mode="constant", padding_value=np.float32(1e6), coordinates_mode="unnormalized",
-        align_corners=True,
+        align_corners=corners,
     )  # fmt: skip
     np.testing.assert_array_equal(found.numpy().ravel(), [*x.ravel(), 1e6, 1e6])
 
