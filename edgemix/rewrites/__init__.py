@@ -18,11 +18,11 @@ STANDARD = (
     "unpack_views",  # early: later rewrites and the quantizer look at single values
     "resize_products",  # before lifting scalars and all that looks for linear operators
     "fourier_products",  # the same; after folding and unpacking, so that it meets fewer kinds
-    "narrow_moves",  # before what looks for channels behind views
     "fold_norm",  # before lifting scalars: the fold makes constants of its own
     "lift_scalars",  # after folding: what is left is arithmetic that has to be quantized
     "open_attention",  # anywhere: it makes no numbers to lift
     "part_linear",  # before folding scales: that of attention is one part's alone
+    "narrow_moves",  # after parting: queries, keys and values were one of six axes, with 3 readers
     "fold_scale",  # after lifting: a factor is a constant by then
     "split_leak",  # after lifting: a leak is a constant by then
 )
