@@ -9,7 +9,7 @@ add up in 16 bits or in another order, see :mod:`edgemix.targets.coreml.precisio
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -105,11 +105,13 @@ class Evaluator:
         _know(block)
         kinds = {i.name: kind(i.type) for i in found.inputs}
         read = _Reader(package).block(block, kinds, {})
+        # Some models give one value twice.
+        gives = dict(zip(block.outputs, read.outputs, strict=True))
         return cls(
             inputs={n: k for n, k in kinds.items() if not k.state},
             states={n: k for n, k in kinds.items() if k.state},
             gives=_given(block, kinds),
-            _block=read,
+            _block=replace(read, outputs=tuple(gives.values())),
         )
 
     @property
@@ -165,10 +167,7 @@ def operations(block: Any) -> list[Any]:
 def _given(block: Any, inputs: Mapping[str, Kind]) -> dict[str, Kind]:
     """The types of a block's outputs."""
     made = {o.name: kind(o.type) for op in block.operations for o in op.outputs}
-    found = {name: (made | dict(inputs))[name] for name in block.outputs}
-    if len(found) < len(block.outputs):
-        raise InputError("the program gives two outputs of one name")
-    return found
+    return {name: (made | dict(inputs))[name] for name in block.outputs}
 
 
 def _know(block: Any) -> None:
