@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgemix.program import Program
+    from edgemix.rewrites.base import Rewrite
 
 STANDARD = (
     "plain_casts",  # first: no other rewrite should meet assertions
@@ -28,7 +29,7 @@ STANDARD = (
 )
 
 
-def load(name: str, states: int = 0) -> object:
+def load(name: str, states: int = 0) -> Rewrite:
     """A rewrite by name, for a program with so many states."""
     from edgemix.rewrites.fold_constants import FoldConstants
     from edgemix.rewrites.fold_norm import FoldNorm
@@ -55,13 +56,13 @@ def load(name: str, states: int = 0) -> object:
     )  # fmt: skip
     if name == SplitLeak.name:
         return SplitLeak(states)
-    return {r.name: r for r in known}[name]()
+    kinds: dict[str, type[Rewrite]] = {r.name: r for r in known}
+    return kinds[name]()
 
 
 def standard(program: Program, split: tuple[str, ...] = ()) -> Program:
     """The standard rewrites in their order, then the splits that a recipe asks for."""
     from edgemix.rewrites.base import apply
 
-    for name in (*STANDARD, *(f"split_{composite}" for composite in split)):
-        program = apply(program, load(name, len(program.states)))  # type: ignore[arg-type]
-    return program
+    names = (*STANDARD, *(f"split_{composite}" for composite in split))
+    return apply(program, *(load(name, len(program.states)) for name in names))

@@ -44,7 +44,7 @@ def check(function: Callable[..., Tensor], *x: Tensor, **parameters: Tensor) -> 
     """The rewritten program has no complex value, and gives what the function gives in double."""
     program = Program.trace(Call(function, **parameters), x, Origin("test"))
     for before in ("fold_constants", "unpack_views"):
-        program = apply(program, rewrites.load(before))  # type: ignore[arg-type]
+        program = apply(program, rewrites.load(before))
     program = apply(program, FourierProducts())
     values = [n.meta["val"] for n in program.graph.graph.nodes if n.op == "call_function"]
     assert not any(v.is_complex() for v in values)

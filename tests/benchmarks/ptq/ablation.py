@@ -47,7 +47,7 @@ def ablation(task: Task, recipe_name: str, *, learned: bool) -> Iterator[Step]:
     unfolded = traced
     for name in rewrites.STANDARD:
         if not name.startswith("fold_norm") and name != "fold_scale":
-            unfolded = apply(unfolded, rewrites.load(name))  # type: ignore[arg-type]
+            unfolded = apply(unfolded, rewrites.load(name))
     yield _step(task, _draft(task, unfolded, recipe), "observers, nothing folded", 0.0)
     program = rewrites.standard(traced)
     draft = _draft(task, program, recipe)
