@@ -15,15 +15,9 @@ from typing import Any
 
 from edgemix.errors import InputError, ToolError
 from edgemix.extras import need
+from edgemix.targets.coreml.constraints import UNITS, Unit
 from edgemix.targets.coreml.package import open_package
-from edgemix.targets.coreml.placement import (
-    UNITS,
-    Placement,
-    Unit,
-    placements,
-    remarks,
-    summarize,
-)
+from edgemix.targets.coreml.placement import Placement, placements, remarks, summarize
 
 _ON_MACOS = sys.platform == "darwin"
 _UNITS: Mapping[str, Unit] = {

@@ -168,3 +168,27 @@ def test_sizes_of_zero_are_kept(kernel: Kernel) -> None:
             "resize", ["FLOAT32"], x=x, shape=[3], resized_dims=np.uint32(1),
             interpolation_mode="NEAREST_NEIGHBOR", sampling_mode="ALIGN_CORNERS",
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("corners", [True, False])
+@pytest.mark.parametrize(
+    "mode", ["normalized_minus_one_to_one", "normalized_zero_to_one", "unnormalized"]
+)
+def test_resampling_at_pixels(mode: str, corners: bool, kernel: Kernel) -> None:
+    """A coordinate that names a pixel gives that pixel, whatever way it is written.
+
+    Without aligned corners -1 and 1 are the edges of the outer pixels, not their middles; pixels
+    by number are the same with and without.
+    """
+    x = np.arange(20, dtype=np.float32).reshape(1, 1, 4, 5)
+    places = np.stack(np.meshgrid(np.arange(5.0), np.arange(4.0)), -1)[None]
+    sizes = np.array([5.0, 4.0])
+    if mode != "unnormalized":
+        places = places / (sizes - 1) if corners else (places + 0.5) / sizes
+        places = places if mode == "normalized_zero_to_one" else 2 * places - 1
+    (found,) = kernel(
+        "resample", ["FLOAT32"], x=x, coordinates=places.astype(np.float32), sampling_mode="bilinear",
+        padding_mode="constant", padding_value=np.float32(0), coordinates_mode=mode,
+        align_corners=corners,
+    )  # fmt: skip
+    np.testing.assert_allclose(found.numpy(), x, atol=1e-4)

@@ -15,16 +15,13 @@ from torch import nn
 
 from edgemix.errors import InputError
 from edgemix.program import quiet
-from edgemix.targets.coreml import placement
+from edgemix.targets.coreml import constraints, placement
+from edgemix.targets.coreml.constraints import CONSTRAINTS, REMARKS, UNITS
+from edgemix.targets.coreml.nodes import Node, nodes
 from edgemix.targets.coreml.package import Package, open_package
 from edgemix.targets.coreml.placement import (
-    CONSTRAINTS,
     NO_CONSTRAINT,
-    REMARKS,
-    UNITS,
-    Node,
     Placement,
-    nodes,
     placements,
     remarks,
     summarize,
@@ -350,7 +347,7 @@ def test_every_row_is_tested_and_has_a_source_that_one_can_open() -> None:
         ("scatter", ("scatter", "scatter_nd", "scatter_along_axis")),
         ("sine and cosine", ("sin", "cos")),
         ("M1", ("argsort", "resample", "affine", "crop_resize")),
-        ("no engine path", placement._NO_PATH),
+        ("no engine path", constraints._NO_PATH),
     ],
 )
 def test_a_constraint_on_types_names_them_as_mil_does(
