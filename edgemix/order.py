@@ -49,6 +49,8 @@ class Order:
     """For FPGA targets."""
     shipping: Shipping = field(default_factory=Shipping)
     """For Core ML."""
+    shapes: tuple[tuple[int, ...], ...] = ()
+    """Further shapes of the input that Core ML's package takes."""
     force: bool = False
     command: tuple[str, ...] = field(default=())
 

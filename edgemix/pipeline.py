@@ -5,12 +5,22 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
-from edgemix import __version__, data, diagnosis, files, proof, sources, targets
+from edgemix import (
+    __version__,
+    data,
+    diagnosis,
+    files,
+    proof,
+    reshaping,
+    rewrites,
+    sources,
+    targets,
+)
 from edgemix import endurance as endure
 from edgemix.data import Data
 from edgemix.encoding import Encoding
@@ -29,6 +39,7 @@ from edgemix.quantizing import BATCH, Outcome, quantized, recipe_of
 from edgemix.report import build, schema
 from edgemix.report.html import render
 from edgemix.rollout import Rollout
+from edgemix.shapes import Reshaped
 from edgemix.targets.base import Arrays, Artifact, Countable, OpPrecision, Target
 
 _NAMED = 5
@@ -73,6 +84,9 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
         )
         if order.evaluate_samples is not None:
             held_out = held_out.head(order.evaluate_samples)
+    further = _further(order, source, say)
+    shipping = replace(order.shipping, shapes=further)
+    chosen = [targets.load(name, order.hardware, shipping) for name in names]
     made = quantized(order, source, chosen, say)
     program, coded = made.program, made.quantized
     contracts = {t.name: asked.get(t.name) or t.promise(coded) for t in chosen}
@@ -120,6 +134,10 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
                     float_outputs=float_outputs,
                 )
             times = [b.limit for b in budgets if b.what == LATENCY and b.of(target.name, fpga)]
+            followed += tuple(
+                _on_shape(target, artifact, folder, contracts[target.name], coded, change, x, say)
+                for change in (further if target.name in targets.FLEXIBLE else ())
+            )
             verdicts = (
                 *_verdicts(order, target, fidelity, precision), *followed, *gates[target.name],
             )  # fmt: skip
@@ -236,6 +254,44 @@ def _make(
     with say.step(f"{target.title}: read back"):
         precision = target.audit(artifact, folder)
     return artifact, found, precision
+
+
+def _further(order: Order, source: Program, say: Listener) -> tuple[Reshaped, ...]:
+    """What changes with each further input shape, from a trace with it."""
+    wanted = [s for s in order.shapes if s != source.inputs[0].shape]
+    if not wanted:
+        return ()
+    if source.states or source.quantized or order.shipping.batches or order.shipping.image:
+        raise InputError(
+            "--shapes is for float models without states, and without --image and --batches",
+            do="leave it out",
+        )
+    split = recipe_of(order).split
+    with say.step("trace with further shapes", len(wanted)) as done:
+        program, found = rewrites.standard(source, split), []
+        for i, shape in enumerate(wanted):
+            other = rewrites.standard(sources.load(order.source, shape=shape), split)
+            found.append(reshaping.reshaped(program, other))
+            done(i + 1)
+    return tuple(found)
+
+
+def _on_shape(
+    target: Target, artifact: Artifact, folder: Path, contract: Contract, program: Program,
+    change: Reshaped, x: torch.Tensor, say: Listener,
+) -> Verdict:  # fmt: skip
+    """Whether an artifact follows the program on a further input shape."""
+    written = "×".join(map(str, change.shape))
+    samples = reshaping.fitted(x, change.shape)
+    with say.step(f"{target.title}: run {written}", 1.0) as progress:
+        expected = reshaping.at(program, change).run(samples)[0].numpy()
+        found = target.run(artifact, folder, (samples.numpy(),), progress)
+    assert found is not None
+    near = proof.compare(expected, found[0], program.output_encodings[0], contract)
+    shown = f"{near.identical:.2%} identical, {near.worst_relative:.2g} of the range at most"
+    return Verdict(
+        f"fidelity at {written}", target.name, str(contract), shown, near.passed, near.why
+    )
 
 
 def _one_input(program: Program) -> None:

@@ -62,6 +62,8 @@ TARGETS: dict[str, Callable[[Hardware, Shipping], Target]] = {
     "rtl": _rtl,
 }
 
+FLEXIBLE = ("coreml",)
+"""Those whose artifacts take further input shapes."""
 FPGA = ("hls4ml", "rtl")
 """Those that take a Hardware and resources of a part."""
 

@@ -10,6 +10,7 @@ import typer
 
 from edgemix.errors import EXIT_GATE, InputError
 from edgemix.quantize.levels import Quality
+from edgemix.shapes import parse as input_shapes
 from edgemix.targets.coreml.shipping import Image, Shipping
 from edgemix.targets.coreml.shipping import batches as batch_sizes
 from edgemix.targets.fpga.hardware import Backend, Hardware, Interface, LayerKnobs, Strategy
@@ -149,6 +150,13 @@ def deploy(
     batches: Annotated[
         str | None, typer.Option(help="Batch sizes that Core ML takes, like 1,4,8.")
     ] = None,
+    shapes: Annotated[
+        str | None,
+        typer.Option(
+            help="Further input shapes that Core ML takes, like 1x50x40,1x100x40; the model is "
+            "traced again with each, and the package proven with each."
+        ),
+    ] = None,
     author: Annotated[str, typer.Option(help="Written into Core ML's package.")] = "",
     licence: Annotated[str, typer.Option("--license", help="Written into Core ML's package.")] = "",
     labels: Annotated[
@@ -204,10 +212,11 @@ def deploy(
         shipping=Shipping(
             None if image is None else Image.parse(image),
             () if batches is None else batch_sizes(batches),
-            author,
-            licence,
-            () if labels is None else _lines(labels),
+            author=author,
+            licence=licence,
+            labels=() if labels is None else _lines(labels),
         ),
+        shapes=() if shapes is None else input_shapes(shapes),
         force=force,
         command=("edgemix", *sys.argv[1:]),
     )

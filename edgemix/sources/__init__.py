@@ -14,6 +14,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import torch
+
 from edgemix import archive
 from edgemix.errors import InputError
 from edgemix.extras import versions
@@ -23,7 +25,12 @@ _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def load(
-    spec: str, *, step: bool = False, chunk: int | None = None, unroll: bool = False
+    spec: str,
+    *,
+    step: bool = False,
+    chunk: int | None = None,
+    unroll: bool = False,
+    shape: tuple[int, ...] | None = None,
 ) -> Program:
     """The program that a source names.
 
@@ -33,6 +40,8 @@ def load(
             being states.
         chunk: how many steps the program takes at once; None is one.
         unroll: whether recurrent layers are written out over the whole sequence.
+        shape: of the input, where it is not to be that of the model's example; of a model in
+            Python or of timm, without states.
 
     Raises:
         InputError: nothing of this name, a file of another kind, or a model that cannot be traced
@@ -50,6 +59,8 @@ def load(
             f"{spec} is not a Python model: its step form cannot be found",
             do="name a factory, package.module:function, or a program that was saved as a step",
         )
+    if shape is not None:
+        return _traced_with(spec, shape, whole=not (step or unroll or chunk))
     if spec.startswith("timm:"):
         from edgemix.sources import timm
 
@@ -95,3 +106,22 @@ def load(
         f"{spec} is neither an edgemix program nor a .pt2 file, or it is truncated",
         do="save a model with torch.export.save(torch.export.export(model, inputs), 'model.pt2')",
     )
+
+
+def _traced_with(spec: str, shape: tuple[int, ...], *, whole: bool) -> Program:
+    """A model's graph for another input than its example's."""
+    if not whole or not (spec.startswith("timm:") or _FACTORY.fullmatch(spec)):
+        raise InputError(
+            f"{spec} comes with one input shape",
+            do="name a Python model (package.module:factory) or one of timm, not as a step",
+        )
+    from edgemix.sources import brevitas, factory, timm
+
+    name = spec.removeprefix("timm:")
+    model = timm.load(name) if spec.startswith("timm:") else factory.load(spec)
+    if len(model.example) != 1 or model.example[0].ndim != len(shape):
+        shapes = ", ".join(str(list(t.shape)) for t in model.example)
+        raise InputError(f"{spec} takes {shapes}, not {list(shape)}", do="give as many axes")
+    if brevitas.uses_brevitas(model.module):
+        raise InputError(f"{spec} has Brevitas layers, which come with one input shape")
+    return Program.trace(model.module, (torch.zeros(shape),), model.origin)

@@ -25,6 +25,9 @@ from edgemix.targets.coreml.placement import placements, summarize
 from edgemix.targets.coreml.shipping import Shipping
 
 MAIN = "model.mlpackage"
+_INEXACT = {"common::fuse_elementwise_to_batchnorm"}
+"""A pass of coremltools 9 that scales by 1 − 5e-6: it makes a product and a sum one batch norm of
+variance 1, and leaves that its default epsilon, 1e-5. Sixteen bits do not see it."""
 
 
 def lower(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,12 +83,17 @@ def _converted(
     ct: Any, program: Program, module: GraphModule, target: str, shipping: Shipping
 ) -> Any:
     if shipping.batches:
-        exported = flexible.exported(program, module, shipping.batches)
+        exported = flexible.batches(program, module, shipping.batches)
+    elif shipping.shapes:
+        exported = flexible.shapes(program, module, shipping.shapes)
     else:
         exported = export(module, program.example())
-    kinds = ct.precision
+    kinds, passes = ct.precision, ct.PassPipeline.DEFAULT
+    if precision.wide(program):
+        passes.remove_passes(_INEXACT)
     return ct.convert(
         exported.run_decompositions({}),
+        pass_pipeline=passes,
         minimum_deployment_target=getattr(ct.target, target),
         compute_precision=kinds.FLOAT32 if precision.wide(program) else kinds.FLOAT16,
         inputs=[_input(ct, spec, shipping) for spec in program.takes],
@@ -95,8 +103,10 @@ def _converted(
 
 def _input(ct: Any, spec: TensorSpec | StateSpec, shipping: Shipping) -> Any:
     shape: Any = spec.shape
-    if shipping.batches:
-        shapes = [[n, *spec.shape[1:]] for n in shipping.batches]
+    shapes = [[n, *spec.shape[1:]] for n in shipping.batches]
+    if shipping.shapes:
+        shapes = [list(spec.shape), *(list(s.shape) for s in shipping.shapes)]
+    if shapes:
         shape = ct.EnumeratedShapes(shapes=shapes, default=shapes[0])
     if shipping.image is None:
         return ct.TensorType(name=spec.name, shape=shape)
@@ -124,6 +134,8 @@ def _chosen(shipping: Shipping) -> dict[str, Any]:
         found["image"] = asdict(shipping.image)
     if shipping.batches:
         found["batches"] = list(shipping.batches)
+    if shipping.shapes:
+        found["further shapes"] = [list(s.shape) for s in shipping.shapes]
     return found
 
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from edgemix.errors import InputError
+from edgemix.shapes import Reshaped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,6 +101,8 @@ class Shipping:
     licence: str = ""
     labels: tuple[str, ...] = ()
     """Names of the classes, in the outputs' order."""
+    shapes: tuple[Reshaped, ...] = ()
+    """Further shapes of the input, by enumeration as well."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -112,7 +115,8 @@ class Shipping:
             **{**value["image"], "bias": tuple(value["image"]["bias"])}
         )
         lists = {name: tuple(value[name]) for name in ("batches", "labels")}
-        return cls(**{**value, **lists, "image": image})
+        shapes = tuple(Reshaped(tuple(s["shape"]), s["sizes"]) for s in value["shapes"])
+        return cls(**{**value, **lists, "image": image, "shapes": shapes})
 
 
 def batches(text: str) -> tuple[int, ...]:

@@ -91,3 +91,33 @@ def test_sixteen_bits_are_bounded_by_how_many_are_added_up() -> None:
     sizes = np.abs(x.astype(np.float64) * w.astype(np.float64)).sum(1)
     # Products round once more than sums do.
     assert (np.abs(running - exact) <= precision.summing_bound(65) * sizes).all()
+
+
+class Normed(nn.Module):
+    """A norm whose product and sum stand behind each other: no convolution takes them in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, 6)
+        nn.init.uniform_(self.norm.weight, 0.5, 2.0)
+        nn.init.normal_(self.norm.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(x)
+
+
+def test_a_product_and_a_sum_are_not_scaled(
+    quantize_by: Callable[..., Program],
+    program_file: Callable[[Program], Path],
+    tmp_path: Path,
+) -> None:
+    """Coremltools makes a batch norm of them, whose epsilon takes 5e-6 off every value."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 5, 5)
+    program = quantize_by(Normed().eval(), x, "float32")
+    target = targets.load("coreml")
+    artifact = target.lower(program, program_file(program), tmp_path)
+    found = target.run(artifact, tmp_path, (x.numpy(),))
+    assert found is not None
+    expected = program.run(x)[0].numpy()
+    assert np.abs(found[0] - expected).max() < 1e-6 * np.abs(expected).max()
