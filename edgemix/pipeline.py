@@ -40,7 +40,7 @@ from edgemix.report import build, schema
 from edgemix.report.html import render
 from edgemix.rollout import Rollout
 from edgemix.shapes import Reshaped
-from edgemix.targets.base import Arrays, Artifact, Countable, OpPrecision, Target
+from edgemix.targets.base import Arrays, Artifact, Countable, OpPrecision, Signing, Target
 
 _NAMED = 5
 """Operators that a message lists; the report has all."""
@@ -141,6 +141,9 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
             verdicts = (
                 *_verdicts(order, target, fidelity, precision), *followed, *gates[target.name],
             )  # fmt: skip
+            if isinstance(target, Signing) and fidelity is not None:
+                with say.step(f"{target.title}: write what was proven"):
+                    target.sign(artifact, folder, _proven(target, fidelity, verdicts))
             write_evidence(
                 folder, target, artifact, coded,
                 None if made.calibration is None else made.calibration.data, held_out.samples,
@@ -374,6 +377,16 @@ def _verdicts(
         asked = f"drop ≤ {order.max_drop:g} points"
         found.append(Verdict("accuracy", target.name, asked, f"{drop:+.2f} points", passed, why))
     return tuple(found)
+
+
+def _proven(target: Target, fidelity: Fidelity, verdicts: tuple[Verdict, ...]) -> dict[str, str]:
+    """In words, for the artifact's metadata."""
+    near = next(v.found for v in verdicts if v.gate == "fidelity")
+    kept = "kept" if all(v.passed for v in verdicts) else "not kept"
+    return {
+        "fidelity": f"{near}, of {fidelity.samples} samples by {target.runtime}",
+        "contract": f"{fidelity.contract}: {kept}",
+    }
 
 
 def _calibrated(made: Outcome) -> schema.CalibrationData | None:

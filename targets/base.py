@@ -175,6 +175,14 @@ class Adopting(Target, Protocol):
         """How the file's inputs and outputs bind to a program's."""
 
 
+@runtime_checkable
+class Signing(Protocol):
+    """A target whose artifacts carry words for people: what was proven of them is written in."""
+
+    def sign(self, artifact: Artifact, folder: Path, proven: Mapping[str, str]) -> None:
+        """Write them into the artifact, after its proof; what it computes stays."""
+
+
 FLOAT32 = Contract("relative", bound=1e-4)
 """Of a program whose outputs are real numbers, on a target that computes in 32 bits."""
 

@@ -26,9 +26,14 @@ class Package:
     path: Path
     spec: Any
     """``CoreML.Specification.Model``."""
-    folder: Path
-    """Where the program's ``@model_path`` is."""
+    model: Path
+    """The file that ``spec`` was read from."""
     _opened: dict[str, BlobFile] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def folder(self) -> Path:
+        """Where the program's ``@model_path`` is."""
+        return self.model.parent
 
     @property
     def program(self) -> Any:
@@ -68,7 +73,7 @@ def open_package(path: Path) -> Package:
     model = _inside(data, str(item.get("path", "")), "the manifest's root model")
     if not model.is_file():
         raise InputError(f"{path.name} lacks its root model {model.relative_to(data)}")
-    return Package(path, _spec(model, path.name), model.parent)
+    return Package(path, _spec(model, path.name), model)
 
 
 def _refuse_others(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -75,6 +76,11 @@ class CoreML:
             tool=self.runtime,
             progress=progress,
         )
+
+    def sign(self, artifact: Artifact, folder: Path, proven: Mapping[str, str]) -> None:
+        """Write what was proven into the package's metadata."""
+        request = {"model": str(folder / artifact.main), "proven": dict(proven)}
+        child.call(f"{_ROOM}.sign:sign", request, tool="coremltools")
 
     def audit(self, artifact: Artifact, folder: Path) -> tuple[OpPrecision, ...]:
         """What the saved package says about every operator's type."""

@@ -361,7 +361,7 @@ def test_functions_that_are_not_there(package: Path) -> None:
     spec = copy.deepcopy(open_package(package).spec)
     spec.mlProgram.functions["main"].opset = "CoreML99"
     with pytest.raises(InputError, match="has no block for its opset 'CoreML99'"):
-        Evaluator.load(Package(package, spec, package))
+        Evaluator.load(Package(package, spec, package / "model.mlmodel"))
 
 
 def test_loops_that_do_not_end(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,7 +463,7 @@ def test_only_our_errors_escape(package: Path, monkeypatch: pytest.MonkeyPatch) 
             except (IndexError, KeyError):
                 continue  # There was nothing to take away.
         try:
-            Evaluator.load(Package(package, spec, sound.folder)).run(inputs())
+            Evaluator.load(Package(package, spec, sound.model)).run(inputs())
         except EdgemixError:
             refused_ += 1
     assert refused_ > 100
