@@ -1,4 +1,4 @@
-"""Bicubic resize → two products with constant matrices."""
+"""Resizes that runtimes lack → two products with constant matrices."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from edgemix.graph import aten
 from edgemix.rewrites.writer import Writer
 
 _PLAIN = {
+    aten.upsample_bilinear2d.vec: aten.upsample_bilinear2d.default,
     aten.upsample_bicubic2d.vec: aten.upsample_bicubic2d.default,
     aten.upsample_bicubic2d.default: aten.upsample_bicubic2d.default,
     aten._upsample_bicubic2d_aa.vec: aten._upsample_bicubic2d_aa.default,
@@ -36,10 +37,21 @@ class ResizeProducts:
 
     def apply(self, module: GraphModule) -> int:
         """Replace them all; returns how many there were."""
-        found = [node for node in module.graph.nodes if node.target in _PLAIN]
+        found = [node for node in module.graph.nodes if _is_lacking(node)]
         for node in found:
             _replace(Writer(module, node, self.name))
         return len(found)
+
+
+def _is_lacking(node: Node) -> bool:
+    """Whether it is cubic or smoothed, or measures by a factor that is not the ratio of sizes."""
+    if node.target is not aten.upsample_bilinear2d.vec:
+        return node.target in _PLAIN
+    x, _, align, factors = node.args[:4]
+    if align or factors is None:
+        return False
+    sizes = zip(g.shape_of(x)[2:], g.shape_of(node)[2:], factors, strict=True)  # type: ignore[arg-type]
+    return any(after != before * factor for before, after, factor in sizes)
 
 
 def _replace(write: Writer) -> None:

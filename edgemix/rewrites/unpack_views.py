@@ -72,7 +72,7 @@ class UnpackViews:
         else:
             return 0
         with module.graph.inserting_before(item):
-            new = inherit(module.graph.call_function(target, args), item, self.name)
+            new = step(item, self.name, target, *args)
         item.replace_all_uses_with(new)
         module.graph.erase_node(item)
         return 1

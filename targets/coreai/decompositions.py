@@ -5,8 +5,7 @@ Tried with coreai-torch 0.4.3 on two hundred calls of single operators against t
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -14,23 +13,25 @@ from torch._decomp import get_decompositions
 
 from edgemix.extras import need
 from edgemix.graph import aten
+from edgemix.targets.decompositions import Table, by_torch, common
 
 _BY_TORCH = (
     aten.adaptive_max_pool2d.default,
     aten.elu.default,
+    aten.grid_sampler_2d.default,
 )
 
 
-def table() -> dict[Any, Callable[..., Any]]:
+def table() -> Table:
     """What ``run_decompositions`` is given."""
-    found: dict[Any, Callable[..., Any]] = need("coreai_torch", extra="coreai").get_decomp_table()
-    found.update(get_decompositions(_BY_TORCH))
+    found: Table = need("coreai_torch", extra="coreai").get_decomp_table()
+    found.update(by_torch(_BY_TORCH))
+    found.update(common())
     found[aten.as_strided.default] = _as_strided
-    found[aten.var.correction] = _variance
     found[aten.upsample_nearest2d.vec] = _nearest
-    # The converter overlooks alpha.
-    found[aten.add.Tensor] = _scaled(aten.add.Tensor)
-    found[aten.sub.Tensor] = _scaled(aten.sub.Tensor)
+    found[aten.max_pool2d.default] = _largest
+    found[aten.argmin.default] = lambda x, *a, **k: (-x).argmax(*a, **k)
+    found[aten.remainder.Scalar] = lambda x, y: x - y * (x / y).floor()
     return found
 
 
@@ -45,13 +46,9 @@ def _long_axes(size: Sequence[int], stride: Sequence[int]) -> list[tuple[int, in
     return [(n, s) for n, s in zip(size, stride, strict=True) if n != 1]
 
 
-def _variance(
-    x: Tensor, dim: Sequence[int] | None = None, *, correction: float = 1, keepdim: bool = False
-) -> Tensor:
-    axes = list(dim) if dim else list(range(x.ndim))
-    count = math.prod(x.shape[axis] for axis in axes)
-    centred = x - x.mean(axes, keepdim=True)
-    return (centred * centred).sum(axes, keepdim=keepdim) / (count - correction)
+def _largest(x: Tensor, *options: Any) -> Any:
+    found = common()[aten.max_pool2d.default](x, *options)
+    return aten.max_pool2d_with_indices(x, *options)[0] if found is NotImplemented else found
 
 
 def _nearest(x: Tensor, size: Sequence[int] | None, factors: Sequence[float] | None) -> Any:
@@ -62,10 +59,3 @@ def _nearest(x: Tensor, size: Sequence[int] | None, factors: Sequence[float] | N
         return NotImplemented
     operator = aten.upsample_nearest2d.vec
     return get_decompositions([operator])[operator](x, size, factors)
-
-
-def _scaled(operator: Callable[..., Any]) -> Callable[..., Any]:
-    def sum_of(x: Tensor, y: Any, *, alpha: float = 1) -> Any:
-        return NotImplemented if alpha == 1 else operator(x, y * alpha)
-
-    return sum_of

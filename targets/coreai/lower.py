@@ -17,6 +17,7 @@ from edgemix.targets.coreai.audit import operations
 from edgemix.targets.coreai.decompositions import table
 from edgemix.targets.coreai.quantizers import Quantizers, fit
 from edgemix.targets.coreai.windows import open_windows
+from edgemix.targets.results import own_results
 
 MAIN = "model.aimodel"
 _INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
@@ -66,7 +67,7 @@ def prepared(program: Program) -> GraphModule:
     open_windows(module)
     _whole_casts(module)
     fit(module)  # behind those that ask for shapes, which its nodes do not have yet
-    _own_results(module)
+    own_results(module, lambda graph, x: graph.call_function(aten.clone.default, (x,)))
     module.recompile()
     return module
 
@@ -81,15 +82,3 @@ def _whole_casts(module: GraphModule) -> None:
             with module.graph.inserting_before(node):
                 whole = module.graph.call_function(aten.trunc.default, (source,))
             node.args = (whole, *node.args[1:])
-
-
-def _own_results(module: GraphModule) -> None:
-    """A node of its own for everything that the graph gives: the converter tells them by name."""
-    (output,) = module.graph.find_nodes(op="output")
-    given: Any = output.args[0]
-    results = list(given) if isinstance(given, (tuple, list)) else [given]
-    with module.graph.inserting_before(output):
-        for i, node in enumerate(results):
-            if node in results[:i] or node.op == "placeholder":
-                results[i] = module.graph.call_function(aten.clone.default, (node,))
-    output.args = (tuple(results) if isinstance(given, (tuple, list)) else results[0],)

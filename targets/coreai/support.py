@@ -11,10 +11,13 @@ _SORT = ("Core AI's converter has no sort", "take topk where a few are enough")
 _CRASH = ("Core AI's interpreter crashes on it", "write the new values with cat or where")
 _STRIDES = ("Core AI's converter has no overlapping views", "use unfold of images, or slices")
 
+_PLACES = ("Core AI's converter makes real numbers of its places", "use gather")
+
 _REFUSED = {
     "sort": _SORT, "argsort": _SORT,
     "index_put": _CRASH, "index_put_": _CRASH,
-    "unfold": _STRIDES, "as_strided": _STRIDES,
+    "as_strided": _STRIDES,
+    "take_along_dim": _PLACES,
 }  # fmt: skip
 
 

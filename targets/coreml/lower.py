@@ -8,9 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch.fx import GraphModule
+from torch.fx import Graph, GraphModule, Node
 
 from edgemix.extras import need, versions
+from edgemix.graph import aten
 from edgemix.grids import wide_grids
 from edgemix.program import Program, StateSpec, TensorSpec, export, quiet
 from edgemix.targets.base import Artifact, plain_bindings
@@ -19,10 +20,12 @@ from edgemix.targets.constants import real_biases
 from edgemix.targets.coreml import flexible, precision, stateful
 from edgemix.targets.coreml.audit import constexpr_types, operations
 from edgemix.targets.coreml.blocks import teach_blocks
+from edgemix.targets.coreml.decompositions import table
 from edgemix.targets.coreml.deployment import deployment
 from edgemix.targets.coreml.package import open_package
 from edgemix.targets.coreml.placement import placements, summarize
 from edgemix.targets.coreml.shipping import Shipping
+from edgemix.targets.results import own_results
 
 MAIN = "model.mlpackage"
 _INEXACT = {"common::fuse_elementwise_to_batchnorm"}
@@ -44,6 +47,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     if program.states:
         wide_grids(module)
     real_biases(module)
+    own_results(module, _again)
     module.recompile()
     needs = deployment(program, module)
     with quiet():
@@ -92,13 +96,18 @@ def _converted(
     if precision.wide(program):
         passes.remove_passes(_INEXACT)
     return ct.convert(
-        exported.run_decompositions({}),
+        exported.run_decompositions(table()),
         pass_pipeline=passes,
         minimum_deployment_target=getattr(ct.target, target),
         compute_precision=kinds.FLOAT32 if precision.wide(program) else kinds.FLOAT16,
         inputs=[_input(ct, spec, shipping) for spec in program.takes],
         outputs=[ct.TensorType(name=s.name) for s in program.gives],
     )
+
+
+def _again(graph: Graph, x: Node) -> Node:
+    """Coremltools drops copies, and two outputs would have one name."""
+    return graph.call_function(aten.maximum.default, (x, x))
 
 
 def _input(ct: Any, spec: TensorSpec | StateSpec, shipping: Shipping) -> Any:

@@ -16,6 +16,7 @@ from torch.fx import GraphModule
 from edgemix import graph as g
 from edgemix.program import Program, export, quiet
 from edgemix.targets.coreml.audit import operations
+from edgemix.targets.coreml.decompositions import table
 
 MAIN = "stateful.mlpackage"
 
@@ -50,7 +51,7 @@ def write(module: GraphModule, program: Program, path: Path, ct: Any) -> dict[st
     """
     examples = tuple(torch.zeros(spec.shape) for spec in program.inputs)
     with quiet():
-        exported = export(_Holding(module, program).eval(), examples).run_decompositions({})
+        exported = export(_Holding(module, program).eval(), examples).run_decompositions(table())
         passes = ct.PassPipeline.DEFAULT
         # It fails on several states in coremltools 9; it only reorders, for fewer copies.
         passes.remove_passes({"common::canonicalize_inplace_pattern"})

@@ -35,6 +35,7 @@ CASES = {
     "to the same size": {"size": (5, 7)},
     "without aliasing": {"size": (3, 3), "antialias": True},
     "without aliasing, by factors": {"scale_factor": (0.6, 1.4), "antialias": True},
+    "bilinear by a factor": {"scale_factor": 1.3, "mode": "bilinear"},
     "bilinear without aliasing": {"size": (2, 9), "antialias": True, "mode": "bilinear"},
 }
 
