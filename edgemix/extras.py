@@ -14,6 +14,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "tflite": ("ai_edge_litert", "litert_torch"),
     "coreml": ("coremltools",),
+    "coreai": ("coreai", "coreai_torch"),
     "hls4ml": ("hls4ml",),
     "rtl": ("da4ml",),
     "nir": ("nir", "h5py"),

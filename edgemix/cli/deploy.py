@@ -38,7 +38,9 @@ def deploy(
     ] = None,
     to: Annotated[
         str,
-        typer.Option("--to", help="Targets, comma-separated: onnx, tflite, coreml, hls4ml, rtl."),
+        typer.Option(
+            "--to", help="Targets, comma-separated: onnx, tflite, coreml, coreai, hls4ml, rtl."
+        ),
     ] = "onnx,tflite,coreml",
     evaluate: Annotated[
         str | None,

@@ -40,6 +40,7 @@ def findings() -> list[dict[str, Any]]:
         "onnx": ("ONNX target", ("onnx", "onnxruntime")),
         "tflite": ("TFLite target", ("ai-edge-litert", "litert-torch")),
         "coreml": ("Core ML target", ("coremltools",)),
+        "coreai": ("Core AI target", ("coreai-core", "coreai-torch")),
         "hls4ml": ("hls4ml target", ("hls4ml",)),
         "rtl": ("RTL target", ("da4ml",)),
         "nir": ("NIR files as sources", ("nir",)),

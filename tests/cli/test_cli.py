@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ import pytest
 
 from edgemix.cli.demo import SOURCE
 from edgemix.report import schema
+
+ROOT = Path(__file__).parents[2]
 
 DEPLOY = ("deploy", SOURCE, "--calibrate", "digits:train", "--samples", "64")
 
@@ -250,6 +253,11 @@ def test_doctor_names_the_command_for_what_is_missing() -> None:
     assert rows["edgemix[onnx]"]["remedy"] == "pip install 'edgemix[onnx]'"
     assert rows["verilator"]["remedy"] == "apt-get install verilator"
     assert edgemix("doctor").returncode == 0
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = set(declared["optional-dependencies"]) - {"all", "test", "dev"}
+    assert {name for name in rows if name.startswith("edgemix[")} == {
+        f"edgemix[{e}]" for e in extras
+    }
 
 
 def test_a_missing_extra_names_the_command_that_installs_it(tmp_path: Path) -> None:
