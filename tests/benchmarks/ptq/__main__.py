@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from rich.console import Console
 from rich.progress import track
@@ -26,7 +27,7 @@ from edgemix import files
 RESULTS = Path(__file__).with_name("results.json")
 ABLATION = Path(__file__).with_name("ablation.json")
 OURS = ("fast", "balanced", "best")
-_LIMIT_S = 1800
+_LIMIT_S = 3600
 
 app = typer.Typer(add_completion=False, help=__doc__)
 out = Console()
@@ -55,7 +56,7 @@ def run(
     # What a peer refuses it refuses again; what failed here may have been mended since.
     done = {_cell(row) for row in rows if not (row["refused"] and row["method"] in OURS)}
     missing = [cell for cell in cells if again or cell not in done]
-    threads = max((os.cpu_count() or 1) // jobs, 1)
+    threads = max(torch.get_num_threads() // jobs, 1)  # of the cores that this process may use
     with ThreadPoolExecutor(jobs) as pool:
         measured = pool.map(lambda cell: _measured(*cell, threads), missing)
         for cell, found in zip(missing, track(measured, "measuring", len(missing), console=Console(stderr=True))):  # fmt: skip
