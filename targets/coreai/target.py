@@ -37,7 +37,7 @@ class CoreAI:
         Its interpreter adds up one value after the other, which costs a norm over a whole image
         1e-4. What has no such norm is a hundred times nearer.
         """
-        return promised(program, Contract("lsb", 1, 0.999), Contract("relative", bound=1e-3))
+        return promised(program, Contract("lsb", 1, 0.99), Contract("relative", bound=1e-3))
 
     def lower(self, program: Program, program_file: Path, folder: Path) -> Artifact:
         """Write ``model.aimodel``."""
