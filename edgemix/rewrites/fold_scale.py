@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -34,17 +35,24 @@ class FoldScale:
 
     def apply(self, module: GraphModule) -> int:
         """Fold all that can be; returns how many there were."""
-        for node in list(module.graph.nodes):
-            if node.target is aten.mul.Tensor:
-                _before_product(module, node, self.name)
-        count = 0
-        while _into_a_producer(module):
-            count += 1
-        # From the end: what is added goes first, and the factor before it finds the way free.
-        for node in reversed(list(module.graph.nodes)):
-            if node.target in (aten.mul.Tensor, aten.add.Tensor):
-                count += _into_readers(module, node)
-        return count
+        if not any(_follows_product(node) for node in module.graph.nodes):
+            return _fold(module, self.name)
+        # A factor moves before its product in vain where nothing takes it there: tried on a copy.
+        return _fold(module, self.name) if _fold(copy.deepcopy(module), self.name) else 0
+
+
+def _fold(module: GraphModule, name: str) -> int:
+    for node in list(module.graph.nodes):
+        if _follows_product(node):
+            _before_product(module, node, name)
+    count = 0
+    while _into_a_producer(module):
+        count += 1
+    # From the end: what is added goes first, and the factor before it finds the way free.
+    for node in reversed(list(module.graph.nodes)):
+        if node.target in (aten.mul.Tensor, aten.add.Tensor):
+            count += _into_readers(module, node)
+    return count
 
 
 def _into_a_producer(module: GraphModule) -> bool:
@@ -71,13 +79,20 @@ def _into_a_producer(module: GraphModule) -> bool:
     return False
 
 
+def _follows_product(node: Node) -> bool:
+    """Whether it is a matrix product times one number, and all that reads the product."""
+    if node.target is not aten.mul.Tensor:
+        return False
+    product, constant = _operands(node)
+    if constant is None or constant.meta["val"].numel() != 1 or len(product.users) != 1:
+        return False
+    return product.target in g.MATRIX_PRODUCT
+
+
 def _before_product(module: GraphModule, node: Node, name: str) -> None:
     """(a b) · c → (a · c) b: a linear operator may lie before a, none lies before the product."""
     product, constant = _operands(node)
-    if constant is None or constant.meta["val"].numel() != 1 or len(product.users) != 1:
-        return
-    if product.target not in g.MATRIX_PRODUCT:
-        return
+    assert constant is not None
     first: Any = product.args[0]
     with module.graph.inserting_before(product):
         number = module.graph.get_attr(str(constant.target))

@@ -36,6 +36,8 @@ class FourierProducts:
         """Replace them all; returns how many real values are computed without complex ones."""
         walk = _Walk(module, self.name)
         count = walk.run()
+        if not count and not walk.pairs:
+            return 0
         module.graph.eliminate_dead_code()
         _forget_unread(module, {str(n.target) for found in walk.matrices.values() for n in found})
         return count

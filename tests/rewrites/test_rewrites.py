@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from edgemix import graph as g
-from edgemix import rewrites
+from edgemix import rewrites, sources
 from edgemix.errors import EdgemixError
 from edgemix.program import Origin, Program
 from edgemix.rewrites.base import TOLERANCE, apply
@@ -122,6 +122,22 @@ class Wrong:
 def test_a_wrong_rewrite_is_caught(program: Program) -> None:
     with pytest.raises(EdgemixError, match="the rewrite wrong changed the result by"):
         apply(program, Wrong())
+
+
+@pytest.mark.parametrize(
+    "source", ["edgemix.models.demo:create", "edgemix.models.demo:pooling", "timm:test_vit"]
+)
+def test_a_rewrite_that_counts_nothing_leaves_all_as_it_was(source: str) -> None:
+    """The runner gives the same graph to the next: it makes no copy for each."""
+    program, silent = sources.load(source), 0
+    for name in (*rewrites.STANDARD, "split_softmax", "split_norm", "split_division"):
+        module = program.module()
+        before = str(module.graph), sorted(module.state_dict())
+        if rewrites.load(name).apply(module) == 0:
+            assert (str(module.graph), sorted(module.state_dict())) == before, name
+            silent += 1
+        program = apply(program, rewrites.load(name))
+    assert silent > 5
 
 
 class Chaos(nn.Module):
