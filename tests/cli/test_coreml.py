@@ -85,8 +85,6 @@ def test_a_package_of_several_shapes_tells_what_was_proven(place: Path) -> None:
     [
         ("net:placed", "1x30x6", "an input of 1×30×6 needs another graph: mul"),
         ("net:create", "1x30", "takes [1, 20, 6], not [1, 30]"),
-        ("net:create", "1x30x5", "torch.export cannot take this model"),
-        ("net:create", "1x30x", "no input shapes: 1x30x"),
     ],
 )
 def test_shapes_that_cannot_be(place: Path, source: str, shapes: str, message: str) -> None:

@@ -49,7 +49,7 @@ ACTIVATIONS: dict[str, Call] = {
         for name in (
             "relu", "relu6", "hardswish", "hardsigmoid", "hardtanh", "leaky_relu", "elu", "celu",
             "selu", "mish", "softsign", "logsigmoid", "softplus", "silu", "gelu", "tanhshrink",
-            "softshrink", "hardshrink", "rrelu",
+            "softshrink", "hardshrink",
         )
     },
     "gelu by tanh": lambda x: F.gelu(x, approximate="tanh"),

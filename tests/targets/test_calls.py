@@ -1,7 +1,7 @@
-"""Three hundred calls of single operators: Core ML's and Core AI's artifacts against torch.
+"""A quarter of a thousand calls of single operators: Core ML's and Core AI's artifacts against torch.
 
-A module holds a family of them, so that a converter runs once. A converter that overlooks an
-argument shows here as a difference of per cents; sums in another order as some 1e-7.
+One module holds them all, so that a converter runs once. A converter that overlooks an argument
+shows here as a difference of per cents; sums in another order as some 1e-7.
 """
 
 from __future__ import annotations
@@ -17,30 +17,18 @@ from edgemix.program import Origin, Program
 from edgemix.quantize.calibrate import calibrate
 from edgemix.quantize.convert import quantize
 from edgemix.quantize.recipe import Recipe
-from tests.targets import operators
-from tests.targets.operators import SHAPE, Calls
+from tests.targets.operators import EVERY, SHAPE, Calls
 
 _NEAR = 2e-6
 """Of the largest value."""
 
-FAMILIES = {
-    "activations": operators.ACTIVATIONS,
-    "elementwise": operators.ELEMENTWISE,
-    "reductions": operators.REDUCTIONS,
-    "places": operators.PLACES,
-    "windows": operators.WINDOWS,
-    "products": operators.PRODUCTS,
-}
-REFUSED: dict[str, set[str]] = {"coreml": set(), "coreai": {"rrelu", "take_along_dim", "area"}}
+REFUSED: dict[str, set[str]] = {"coreml": set(), "coreai": {"take_along_dim", "area"}}
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
-@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", ["coreml", "coreai"])
-def test_calls(
-    name: str, family: str, program_file: Callable[[Program], Path], tmp_path: Path
-) -> None:
-    names = tuple(n for n in FAMILIES[family] if n not in REFUSED[name])
+def test_calls(name: str, program_file: Callable[[Program], Path], tmp_path: Path) -> None:
+    names = tuple(n for n in EVERY if n not in REFUSED[name])
     module = Calls(names).eval()
     x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

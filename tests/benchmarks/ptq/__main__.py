@@ -114,9 +114,12 @@ def table(
     markdown: Annotated[bool, typer.Option("--markdown", help="For the README.")] = False,
 ) -> None:
     """Print the results: edgemix, the best peer for the same operators, and the best of all."""
+    from tests.benchmarks.ptq.models import REFERENCES
+
     for recipe in recipes.split(","):
         rows = [r for r in read(results) if r["recipe"] == recipe]
-        models = dict.fromkeys(r["model"] for r in rows)
+        measured = {r["model"] for r in rows}
+        models = [model for model in REFERENCES if model in measured]
         lines = [_line(model, [r for r in rows if r["model"] == model]) for model in models]
         names = ("model", "float", *OURS, "best peer, every operator", "best peer, fewer operators")
         _print(recipe, (f"{recipe}: model", *names[1:]), lines, markdown=markdown)
