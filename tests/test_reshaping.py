@@ -94,7 +94,7 @@ def test_samples_are_cut_and_repeated() -> None:
     assert torch.equal(reshaping.fitted(x, (1, 5, 2)), torch.cat([x, x[:, :2]], 1))
 
 
-@pytest.mark.parametrize("recipe", ["float32", "int8-exact"])
+@pytest.mark.parametrize("recipe", [pytest.param("float32", marks=pytest.mark.slow), "int8-exact"])
 def test_a_package_takes_the_shapes_that_it_lists(
     recipe: str, program_file: Callable[[Program], Path], tmp_path: Path
 ) -> None:

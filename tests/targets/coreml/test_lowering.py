@@ -45,7 +45,13 @@ class Net(nn.Module):
         return self.two(torch.nn.functional.gelu(self.one(pooled)))
 
 
-@pytest.mark.parametrize("recipe", STORED)
+ALIKE = ("palette8", "palette6", "palette2", "w8")
+"""Stored as others are, but for their widths."""
+
+
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(r, marks=pytest.mark.slow) if r in ALIKE else r for r in STORED]
+)
 def test_a_recipe_chooses_how_weights_are_stored(
     recipe: str,
     quantize_by: Callable[..., Program],
