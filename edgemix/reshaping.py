@@ -87,15 +87,16 @@ def opened(module: GraphModule, changes: Sequence[Reshaped]) -> None:
     Raises:
         UnsupportedError: a node for which that cannot be written.
     """
-    for change in changes:
-        for node, place, _ in _places(module, change):
-            leaves = pytree.tree_leaves((node.args, node.kwargs))
-            if node.target in _VIEWS and -1 not in leaves[:place] + leaves[place + 1 :]:
-                _set(node, place, -1)
-            elif node.target is aten.slice.Tensor and place == _END and _to_the_end(node):
-                _set(node, place, sys.maxsize)
-            else:
-                raise _refusal(node, change.shape, "cannot leave it open")
+    # Once each: several shapes mostly change the same places.
+    places = {(n, place): change for change in changes for n, place, _ in _places(module, change)}
+    for (node, place), change in places.items():
+        leaves = pytree.tree_leaves((node.args, node.kwargs))
+        if node.target in _VIEWS and -1 not in leaves[:place] + leaves[place + 1 :]:
+            _set(node, place, -1)
+        elif node.target is aten.slice.Tensor and place == _END and _to_the_end(node):
+            _set(node, place, sys.maxsize)
+        else:
+            raise _refusal(node, change.shape, "cannot leave it open")
     module.recompile()
 
 

@@ -78,7 +78,7 @@ def _average(x: Tensor, kernel: Sequence[int], *options: Any) -> Any:
         return _whole_windows(aten.avg_pool2d, x, kernel, *options)
     stride, padding, ceil = options[:3]
     mean = aten.avg_pool2d(x, kernel, stride, padding, ceil, True)
-    return mean * (math.prod(_both(kernel)) / options[4])
+    return mean * (math.prod(both_axes(kernel)) / options[4])
 
 
 def _whole_windows(
@@ -93,8 +93,12 @@ def _whole_windows(
     given = [*options, *[None] * 5]
     if not given[3 if largest else 2]:
         return NotImplemented
-    kernel, stride, padding = _both(kernel), _both(given[0] or kernel), _both(given[1] or [0])
-    dilation = _both((given[2] if largest else None) or [1])
+    kernel, stride, padding = (
+        both_axes(kernel),
+        both_axes(given[0] or kernel),
+        both_axes(given[1] or [0]),
+    )
+    dilation = both_axes((given[2] if largest else None) or [1])
     reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     behind = [
         math.ceil((n + 2 * p - r) / s) * s >= n + p
@@ -114,7 +118,8 @@ def _whole_windows(
     return x
 
 
-def _both(values: Sequence[int]) -> list[int]:
+def both_axes(values: Sequence[int]) -> list[int]:
+    """One number for height and width, or a number for each."""
     return list(values) * 2 if len(values) == 1 else list(values)
 
 

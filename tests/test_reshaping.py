@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgemix import graph as g
 from edgemix import reshaping, rewrites, targets
 from edgemix.errors import InputError, UnsupportedError
 from edgemix.program import Origin, Program
@@ -118,6 +119,17 @@ def test_a_package_takes_the_shapes_that_it_lists(
         encoding = coded.output_encodings[0]
         step = 1e-5 if encoding is None else encoding.scale[0]
         assert np.abs(found[0] - expected).max() <= step * 1.01
+
+
+def test_a_place_that_two_shapes_change_is_opened_once() -> None:
+    torch.manual_seed(0)
+    module = Listener(halves=False)
+    program = traced(module, 1, 20, 6)
+    changes = [reshaping.reshaped(program, traced(module, 1, n, 6)) for n in (33, 50)]
+    graph = program.module()
+    reshaping.opened(graph, changes)
+    x = torch.randn(1, 41, 6, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(g.flat(graph)(x)[0], module(x))
 
 
 def test_what_a_package_cannot_leave_open_is_refused(

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from edgemix import graph as g
 from edgemix.graph import aten
+from edgemix.targets.decompositions import both_axes
 
 
 def open_windows(module: GraphModule) -> None:
@@ -78,10 +79,7 @@ def _open(module: GraphModule, node: Node) -> None:
 
 def _geometry(node: Node) -> tuple[list[int], list[int], list[int], bool]:
     """Kernel, stride and padding of both axes, and whether sizes are rounded up."""
-    kernel, stride, padding, ceil = (*node.args[1:5], None, None, None)[:4]
-    sizes = _both(kernel)
-    return sizes, _both(stride or sizes), _both(padding or [0]), bool(ceil)
-
-
-def _both(values: Any) -> list[int]:
-    return list(values) * 2 if len(values) == 1 else list(values)
+    given: Any = (*node.args[1:5], None, None, None)
+    kernel, stride, padding, ceil = given[:4]
+    sizes = both_axes(kernel)
+    return sizes, both_axes(stride or sizes), both_axes(padding or [0]), bool(ceil)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -13,10 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-
-def edgemix(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgemix", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+from tests.cli.command import edgemix
 
 
 @pytest.fixture(scope="module")

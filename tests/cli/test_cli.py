@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -17,18 +16,11 @@ import pytest
 
 from edgemix.cli.demo import SOURCE
 from edgemix.report import schema
+from tests.cli.command import edgemix
 
 ROOT = Path(__file__).parents[2]
 
 DEPLOY = ("deploy", SOURCE, "--calibrate", "digits:train", "--samples", "64")
-
-
-def edgemix(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "edgemix", *map(str, arguments)],
-        capture_output=True, text=True, timeout=400, cwd=cwd, check=False,
-        env={**os.environ, "COLUMNS": "140"},
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

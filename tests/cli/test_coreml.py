@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.cli.command import edgemix
 
 FACTORY = """
 import torch
@@ -41,13 +41,6 @@ def placed():
 """
 
 
-def edgemix(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgemix", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=300, check=False, cwd=folder
-    )
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("place")
@@ -62,7 +55,7 @@ def test_a_package_of_several_shapes_tells_what_was_proven(place: Path) -> None:
     done = edgemix(
         "deploy", "net:create", "--to", "coreml", "--recipe", "int8-exact", "--calibrate",
         "data.npz", "--shapes", "1x20x6,1x50x6", "--labels", "labels.txt", "--license",
-        "MIT", "--out", "out", "--json", folder=place,
+        "MIT", "--out", "out", "--json", cwd=place,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (target,) = json.loads(done.stdout)["targets"]
@@ -71,13 +64,13 @@ def test_a_package_of_several_shapes_tells_what_was_proven(place: Path) -> None:
     assert all(v["passed"] for v in gates.values())
 
     package = place / "out/coreml/model.mlpackage"
-    told = json.loads(edgemix("inspect", package, "--json", folder=place).stdout)["metadata"]
+    told = json.loads(edgemix("inspect", package, "--json", cwd=place).stdout)["metadata"]
     assert told["classes"] == '["yes", "no", "nothing"]'
     assert told["edgemix.fidelity"].startswith(gates["fidelity"]["found"])
     assert "of 40 samples by edgemix's ML Program evaluator" in told["edgemix.fidelity"]
     assert told["edgemix.contract"] == "≤ 1 LSB for 99.0%: kept"
     # The evidence speaks of the package as it is now.
-    assert edgemix("validate", place / "out/coreml", folder=place).returncode == 0
+    assert edgemix("validate", place / "out/coreml", cwd=place).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -90,7 +83,7 @@ def test_a_package_of_several_shapes_tells_what_was_proven(place: Path) -> None:
 def test_shapes_that_cannot_be(place: Path, source: str, shapes: str, message: str) -> None:
     done = edgemix(
         "deploy", source, "--to", "coreml", "--calibrate", "data.npz", "--shapes", shapes,
-        "--out", "refused", folder=place,
+        "--out", "refused", cwd=place,
     )  # fmt: skip
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
