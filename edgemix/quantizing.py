@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -18,16 +18,11 @@ from edgemix.order import Listener, Order
 from edgemix.program import Program
 from edgemix.quantize.calibrate import Calibration, DataPrint, calibrate, fingerprint
 from edgemix.quantize.convert import quantize
+from edgemix.quantize.effect import Effect
+from edgemix.quantize.equalizing import prepare
 from edgemix.quantize.leaks import shift_leaks
 from edgemix.quantize.levels import QUALITY
-from edgemix.quantize.quality import (
-    Effect,
-    Quantized,
-    equalizing,
-    finish,
-    observers_alone,
-    prepare,
-)
+from edgemix.quantize.quality import Quantized, finish
 from edgemix.quantize.recipe import Recipe
 from edgemix.quantize.strip import strip
 from edgemix.targets.base import Target
@@ -98,22 +93,14 @@ def quantized(order: Order, source: Program, chosen: list[Target], say: Listener
         rehearsal = quantize(program, calibrate(program, samples.batches(size, size)), recipe)
         _refuse_unsupported(chosen, rehearsal)
     calibration = _calibration(order, program, samples, say)
-    with say.step("equalize channels"):
-        equalized = prepare(program, calibration, recipe)
     few = samples.head(min(order.samples, _ALGORITHM_SAMPLES)).tensor()
-    before: tuple[Effect, ...] = ()
+    with say.step("equalize channels"):
+        equalized, effects = prepare(program, calibration, recipe, few)
     if equalized is not program:
-        plain = observers_alone(program, calibration, recipe, few)
-        before = () if plain is None else (plain,)
-        program = equalized
-        calibration = _calibration(order, program, samples, say)
-    made = _finished(program, calibration, recipe, few, say)
-    effects = made.effects
-    if before:
-        effects = (*before, replace(effects[0], algorithm=equalizing(recipe)), *effects[1:])
-    return Outcome(
-        program, made.program, made.recipe.model_dump(mode="json"), effects, calibration, samples
-    )
+        program, calibration = equalized, _calibration(order, equalized, samples, say)
+    made = _finished(program, calibration, recipe, few, say).after(effects)
+    used = made.recipe.model_dump(mode="json")
+    return Outcome(program, made.program, used, made.effects, calibration, samples)
 
 
 def _as_it_came(order: Order, source: Program, chosen: list[Target], say: Listener) -> Outcome:

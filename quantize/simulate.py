@@ -23,6 +23,8 @@ from edgemix.quantize.plan import Plan
 
 Reads = dict[str, tuple[Tensor, ...]]
 _AT_ONCE = 32
+_READ_AT_ONCE = 8
+"""Fewer, since what many nodes read is kept for as long as a batch is looked at."""
 
 
 class Rounding(nn.Module):
@@ -94,7 +96,9 @@ class Simulation:
         with torch.no_grad():
             return self(x)
 
-    def reads(self, x: Tensor, wanted: Collection[str], size: int = 32) -> Iterator[Reads]:
+    def reads(
+        self, x: Tensor, wanted: Collection[str], size: int = _READ_AT_ONCE
+    ) -> Iterator[Reads]:
         """What some nodes read, batch by batch: all tensors among their arguments, by node name."""
         for batch in torch.split(x, min(size, self.at_once)):
             found: Reads = {}

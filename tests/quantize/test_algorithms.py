@@ -10,11 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from edgemix import graph as g
 from edgemix import proof, rewrites
 from edgemix.errors import InputError
 from edgemix.program import Origin, Program
+from edgemix.quantize import equalizing
 from edgemix.quantize.algorithms import brevitas, mixed
 from edgemix.quantize.algorithms.adaround import learn_rounding
 from edgemix.quantize.algorithms.bias import correct_biases
@@ -22,6 +24,7 @@ from edgemix.quantize.algorithms.blocks import blocks
 from edgemix.quantize.algorithms.domains import cut_domains
 from edgemix.quantize.algorithms.equalize import equalize
 from edgemix.quantize.algorithms.gptq import round_by_columns
+from edgemix.quantize.algorithms.migrate import Stats
 from edgemix.quantize.algorithms.objectives import objectives
 from edgemix.quantize.algorithms.ranges import choose_ranges
 from edgemix.quantize.algorithms.reconstruct import reconstruct
@@ -32,7 +35,7 @@ from edgemix.quantize.draft import Draft
 from edgemix.quantize.levels import QUALITY
 from edgemix.quantize.quality import finish, improve
 from edgemix.quantize.recipe import Recipe
-from edgemix.seams import divide, seams
+from edgemix.seams import NORMS, divide, seams
 
 
 class Attention(nn.Module):
@@ -130,6 +133,28 @@ def test_equalization_keeps_what_a_relu_and_a_square_compute() -> None:
     assert torch.allclose(expected, found, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
     before = decibels(draft_of(program, x, "int8"), x)
     assert decibels(draft_of(after, x, "int8"), x) > before + 3.0
+
+
+def test_an_equalization_that_makes_outputs_worse_is_not_taken(
+    program: Program, samples: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(module: GraphModule, stats: Stats, _recipe: Recipe) -> int:
+        seam = next(s for s in seams(module) if s.producer.target in NORMS)
+        scale = torch.ones(seam.channels)
+        scale[0] = 1e-3
+        divide(module, seam, scale)
+        return 1
+
+    monkeypatch.setitem(equalizing._EQUALIZING, "equalize", spoil)
+    asked = Recipe.load("int8").model_copy(update={"algorithms": ("equalize", "smooth")})
+    calibration = calibrate(program, [samples])
+    ready, effects = equalizing.prepare(program, calibration, asked, samples)
+    assert [(e.algorithm, e.kept) for e in effects] == [
+        ("observers", True), ("equalize", False), ("smooth", True),
+    ]  # fmt: skip
+    assert ready.history[-1].options == {"equalize": 0, "smooth": 2}
+    only = asked.model_copy(update={"algorithms": ("equalize",)})
+    assert equalizing.prepare(program, calibration, only, samples)[0] is program
 
 
 @given(st.integers(0, 2**16))

@@ -18,8 +18,8 @@ from edgemix.quantize.algorithms.ranges import choose_ranges
 from edgemix.quantize.algorithms.reconstruct import reconstruct
 from edgemix.quantize.calibrate import calibrate
 from edgemix.quantize.draft import Draft
+from edgemix.quantize.equalizing import prepare
 from edgemix.quantize.levels import Algorithm
-from edgemix.quantize.quality import prepare
 from edgemix.quantize.recipe import Recipe
 from edgemix.rewrites.base import apply
 from tests.benchmarks.ptq.suite import Task
@@ -56,7 +56,8 @@ def ablation(task: Task, recipe_name: str, *, learned: bool) -> Iterator[Step]:
         start = time.perf_counter()
         chosen = recipe.model_copy(update={"algorithms": _EQUALIZING[: i + 1]})
         calibration = calibrate(program, task.calibration.split(64))
-        draft = _draft(task, prepare(program, calibration, chosen), recipe)
+        prepared, _ = prepare(program, calibration, chosen, task.calibration)
+        draft = _draft(task, prepared, recipe)
         yield _step(task, draft, name, time.perf_counter() - start)
     draft = cut_domains(draft)
     yield _step(task, draft, "domains", 0.0)
