@@ -12,6 +12,7 @@ from torch import Tensor
 
 from edgemix import data, files, rewrites
 from edgemix import endurance as endure
+from edgemix import graph as g
 from edgemix.data import Data
 from edgemix.errors import InputError, UnsupportedError
 from edgemix.order import Listener, Order
@@ -57,6 +58,25 @@ class Outcome:
                 f"ranges come from {count} sample{'s' if count != 1 else ''}: what others exceed "
                 "will saturate; calibrate with a hundred or more"
             )
+        if self.calibration is not None and self.quantized.floats == "float16":
+            yield from _overflows(self.program, self.calibration)
+
+
+_LARGEST_FLOAT16 = 65504.0
+
+
+def _overflows(program: Program, calibration: Calibration) -> Iterator[str]:
+    """What leaves the range of 16-bit floats, and by how much."""
+    reached = {n: max(-s.minimum, s.maximum) for n, s in calibration.stats.items()}
+    beyond = [n for n in program.module().graph.nodes if reached.get(n.name, 0) > _LARGEST_FLOAT16]
+    if beyond:
+        worst = max(beyond, key=lambda n: reached[n.name])
+        more = f" and {len(beyond) - 1} more" if len(beyond) > 1 else ""
+        yield (
+            f"beyond the range of 16-bit floats (±65,504): {g.where(worst)} with "
+            f"{reached[worst.name]:,.0f}{more}; what is beyond becomes infinite, so deploy this "
+            "model in float32"
+        )
 
 
 def recipe_of(order: Order) -> Recipe:

@@ -8,9 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edgemix.errors import ToolError
-from edgemix.extras import need
 from edgemix.targets.base import Arithmetic, OpPrecision
+from edgemix.targets.coreml.package import open_package
 
 _MOVES = frozenset(
     {
@@ -66,10 +65,7 @@ def constexpr_types(path: Path) -> dict[str, int]:
 
 
 def _operations(path: Path) -> Iterator[Any]:
-    utils = need("coremltools.models.utils", extra="coreml")
-    spec = utils.load_spec(str(path))
-    if spec.WhichOneof("Type") != "mlProgram":
-        raise ToolError(f"{path.name} holds no ML Program")
+    spec = open_package(path).spec
     function = spec.mlProgram.functions["main"]
     yield from function.block_specializations[function.opset].operations
 

@@ -14,6 +14,7 @@ from typing import Any
 from edgemix.errors import InputError, UnsupportedError
 from edgemix.extras import need
 from edgemix.targets.coreml.blobs import BlobFile
+from edgemix.targets.coreml.protos import protos
 
 _MODEL_PATH = "@model_path/"
 _LARGEST_SPEC = 2**31 - 1
@@ -121,11 +122,10 @@ def _inside(folder: Path, name: str, what: str) -> Path:
 
 
 def _spec(model: Path, name: str) -> Any:
-    protos = need("coremltools.proto.Model_pb2", extra="coreml")
     message = need("google.protobuf.message", extra="coreml")
     if model.stat().st_size > _LARGEST_SPEC:
         raise InputError(f"the program of {name} is larger than protobuf allows")
-    spec = protos.Model()
+    spec = protos().Model()
     try:
         spec.ParseFromString(model.read_bytes())
     except message.DecodeError as error:

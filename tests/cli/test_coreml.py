@@ -36,6 +36,20 @@ class Placed(nn.Module):
         return (x * torch.arange(x.shape[1])[:, None].float().sin()).mean(1)
 
 
+class Loud(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.down(self.up(x * 300000.0)) / 300000.0
+
+
+def loud():
+    torch.manual_seed(0)
+    return Loud(), torch.zeros(1, 20, 6)
+
+
 def placed():
     return Placed(), torch.zeros(1, 20, 6)
 """
@@ -88,3 +102,14 @@ def test_shapes_that_cannot_be(place: Path, source: str, shapes: str, message: s
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
     assert not (place / "refused").exists()
+
+
+def test_what_leaves_the_range_of_sixteen_bits_is_named(place: Path) -> None:
+    done = edgemix(
+        "deploy", "net:loud", "--to", "coreml", "--recipe", "float16", "--calibrate", "data.npz",
+        "--out", "loud", "--json", cwd=place,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    warnings = " ".join(json.loads(done.stdout)["warnings"])
+    assert "beyond the range of 16-bit floats (±65,504): linear (up, net.py:33) with " in warnings
+    assert "so deploy this model in float32" in warnings

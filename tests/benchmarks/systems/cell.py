@@ -18,7 +18,7 @@ from edgemix.errors import EdgemixError
 from edgemix.extras import need
 from edgemix.program import Program, export, quiet
 from edgemix.proof import Contract
-from edgemix.quantize.calibrate import calibrate
+from edgemix.quantize.calibrate import Calibration, calibrate
 from edgemix.quantize.convert import quantize
 from edgemix.quantize.recipe import Recipe
 from edgemix.targets.base import Adopting, Arrays, Target
@@ -59,11 +59,14 @@ class Row:
 def measured(system: str, recipes: Sequence[str], names: Sequence[str]) -> Iterator[Row]:
     """Every recipe on every target; of float32, plain coremltools' package as well."""
     found = case(system)
+    ready: dict[tuple[str, ...], tuple[Program, Calibration]] = {}
     for name in recipes:
         recipe = Recipe.load(name)
         try:
-            program = rewrites.standard(found.program, recipe.split)
-            coded = quantize(program, calibrate(program, [found.calibration]), recipe)
+            if recipe.split not in ready:
+                program = rewrites.standard(found.program, recipe.split)
+                ready[recipe.split] = program, calibrate(program, [found.calibration])
+            coded = quantize(*ready[recipe.split], recipe)
         except EdgemixError as error:
             yield Row(system, name, PROGRAM, refused=str(error))
             continue

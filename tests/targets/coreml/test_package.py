@@ -37,12 +37,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     @mb.program(input_specs=specs, opset_version=ct.target.iOS18)
     def program(x: Any, n: Any) -> Any:
-        x = mb.reduce_mean(x=mb.relu(x=mb.conv(x=x, weight=kernels, pad_type="same")), axes=[2, 3])
+        # Named, since coremltools counts through all that a process builds.
+        x = mb.relu(x=mb.conv(x=x, weight=kernels, pad_type="same"), name="positive")
+        x = mb.reduce_mean(x=x, axes=[2, 3])
         n = mb.squeeze(x=n)
         z = mb.cond(
             pred=mb.greater(x=n, y=2),
             _true_fn=lambda: mb.add(x=x, y=1.0),
             _false_fn=lambda: mb.mul(x=x, y=2.0),
+            name="either",
         )
         _, total = mb.while_loop(
             _cond=lambda i, a: mb.less(x=i, y=n),
@@ -312,11 +315,11 @@ PROGRAMS: dict[str, tuple[Callable[[Any], Any], type[EdgemixError], str]] = {
         UnsupportedError, "has mood, which edgemix does not know",
     ),
     "a parameter that lacks": (
-        lambda b: first(b, "relu").inputs.pop("x"), InputError, "operation relu 'relu_0' lacks x",
+        lambda b: first(b, "relu").inputs.pop("x"), InputError, "operation relu 'positive' lacks x",
     ),
     "a parameter given twice": (
         lambda b: first(b, "relu").inputs["x"].arguments.add(name="x"), InputError,
-        "operation relu 'relu_0': its x is given 2 times",
+        "operation relu 'positive': its x is given 2 times",
     ),
     "a tensor where a number belongs": (
         lambda b: reread(first(b, "topk"), "k", first(b, "const", "axes").outputs[0].name),
@@ -324,7 +327,7 @@ PROGRAMS: dict[str, tuple[Callable[[Any], Any], type[EdgemixError], str]] = {
     ),
     "a branch that lacks": (
         lambda b: first(b, "cond").blocks.pop(), InputError,
-        "operation cond 'cond_0' is damaged: its parts do not fit together",
+        "operation cond 'either' is damaged: its parts do not fit together",
     ),
     "a branch that gives nothing": (
         lambda b: first(b, "cond").blocks[0].ClearField("outputs"), InputError, "do not fit together",
