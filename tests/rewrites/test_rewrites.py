@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 
 from edgemix import graph as g
 from edgemix import rewrites, sources
-from edgemix.errors import EdgemixError
+from edgemix.errors import EdgemixError, UnsupportedError
 from edgemix.program import Origin, Program
 from edgemix.rewrites.base import TOLERANCE, apply
 
@@ -90,6 +90,49 @@ def test_in_place_operators_become_functions_and_later_readers_see_the_result() 
     assert "relu_" not in operators(after)
     x = torch.tensor([[-2.0, -0.0, 1.0, 3.0, -5.0]])
     assert torch.equal(after.run(x)[0], InPlace()(x))
+
+
+class Written(nn.Module):
+    """Writes into views of a value, of constants, and of views that are read before and after."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = x * 1.0
+        pairs, first, copied = x.view(2, -1, 4), x[:, 0], x.transpose(1, 2).flatten(1)
+        x[:, 1] = first * 2
+        x[:, 2:4, :2] += 1
+        x[:, -1:, 3] = 7
+        pairs[:, -2].relu_()
+        turned = x.permute(0, 2, 1)
+        turned[:, 0] = 5.0
+        table = torch.zeros(2, 6, 4)
+        table[:, :, 1] = torch.arange(6)
+        x[0].mul_(2)
+        first.add_(1)
+        turned[1].zero_()
+        return x + table, first.sum(1), pairs * 2, turned.flatten(1), copied
+
+
+def test_what_is_written_into_views_is_seen_by_all_that_share_their_memory() -> None:
+    program = Program.trace(Written(), (torch.zeros(2, 6, 4),), Origin("test"))
+    after = rewrites.standard(program)
+    left = operators(after)
+    assert not any(name.endswith("_") or name in ("fill", "zero", "copy") for name in left)
+    x = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0))
+    for found, expected in zip(after.run(x), Written()(x), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_a_write_into_every_second_row_is_refused_with_its_line() -> None:
+    class Strided(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x = x + 1
+            x[:, ::2].mul_(2)
+            return x
+
+    program = Program.trace(Strided(), (torch.zeros(1, 6),), Origin("test"))
+    with pytest.raises(UnsupportedError, match="written into slice of a value") as caught:
+        rewrites.standard(program)
+    assert str(caught.value.at).startswith("mul_ (test_rewrites.py:")
 
 
 def test_a_rewrite_that_finds_nothing_gives_the_program_back(program: Program) -> None:
