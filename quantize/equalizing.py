@@ -29,6 +29,10 @@ _EQUALIZING: dict[Algorithm, Callable[[GraphModule, Stats, Recipe], int]] = {
 }
 """In the order in which they run."""
 
+_ROUNDING: frozenset[Algorithm] = frozenset(
+    {"gptq", "adaround", "reconstruct", "brevitas-gptq", "brevitas-gpfq", "brevitas-learned"}
+)
+
 BATCH = 32
 """Samples at once, times those that the program takes in any case."""
 _TOLERANCE = 1e-3
@@ -41,9 +45,10 @@ def prepare(
 ) -> tuple[Program, tuple[Effect, ...]]:
     """The equivalent float program that the recipe's equalizing algorithms make, and their effects.
 
-    Each is kept only where the quantized outputs come nearer to the float ones by it: where it
-    moves a channel's size, it judges by that seam's own noise, not by what the outputs make of it.
-    A program of several inputs, or with states, is taken as the algorithms make it.
+    Where no algorithm will round the weights with care, each is kept only if the quantized outputs
+    come nearer to the float ones by it: it judges by its seams' own noise, not by what the outputs
+    make of that. Such rounding takes most of what moved into the weights back, so that what is kept
+    makes no difference before it; nor is there a choice for several inputs, or for states.
 
     A program that they did not change comes back as it is, without effects; one that they changed
     has to be calibrated again.
@@ -64,6 +69,7 @@ def prepare(
     module, stats = program.module(), dict(calibration.stats)
     found = program
     places: dict[str, int] = dict.fromkeys(wanted, 0)
+    careful = not _ROUNDING.isdisjoint(recipe.algorithms)
     guard: _Guard | None = None
     effects: list[Effect] = []
     for name in wanted:
@@ -82,7 +88,8 @@ def prepare(
                 guard = _Guard(program, recipe, samples)
                 effects.append(Effect(OBSERVERS, guard.seconds, guard.db))
                 clock = time.perf_counter()
-            kept, reached = guard.judged(after)
+            better, reached = guard.judged(after)
+            kept = better or careful
             effects.append(Effect(name, time.perf_counter() - clock, reached, kept))
             if not kept:
                 continue

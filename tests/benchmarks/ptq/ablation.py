@@ -54,7 +54,9 @@ def ablation(task: Task, recipe_name: str, *, learned: bool) -> Iterator[Step]:
     yield _step(task, draft, "folding", 0.0)
     for i, name in enumerate(_EQUALIZING):
         start = time.perf_counter()
-        chosen = recipe.model_copy(update={"algorithms": _EQUALIZING[: i + 1]})
+        # As where weights are rounded with care later: all that was asked for is done.
+        algorithms = (*_EQUALIZING[: i + 1], "gptq")
+        chosen = recipe.model_copy(update={"algorithms": algorithms})
         calibration = calibrate(program, task.calibration.split(64))
         prepared, _ = prepare(program, calibration, chosen, task.calibration)
         draft = _draft(task, prepared, recipe)
