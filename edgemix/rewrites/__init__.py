@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from edgemix.rewrites.base import Rewrite
 
 STANDARD = (
-    "plain_casts",  # first: no other rewrite should meet assertions
+    "open_contexts",  # first: others do not look into graphs of graphs
+    "plain_casts",  # before all others: none should meet assertions
     "functionalize",  # before the others, which take every node for a value
     "open_recurrent",  # before folding constants: it adds up biases
     "fold_constants",  # before folding norms: they ask what is constant
@@ -39,6 +40,7 @@ def load(name: str, states: int = 0) -> Rewrite:
     from edgemix.rewrites.lift_scalars import LiftScalars
     from edgemix.rewrites.narrow_moves import NarrowMoves
     from edgemix.rewrites.open_attention import OpenAttention
+    from edgemix.rewrites.open_contexts import OpenContexts
     from edgemix.rewrites.open_recurrent import OpenRecurrent
     from edgemix.rewrites.part_linear import PartLinear
     from edgemix.rewrites.plain_casts import PlainCasts
@@ -51,8 +53,8 @@ def load(name: str, states: int = 0) -> Rewrite:
 
     known = (
         FoldConstants, FoldNorm, FoldScale, FourierProducts, Functionalize, LiftScalars,
-        NarrowMoves, OpenAttention, OpenRecurrent, PartLinear, PlainCasts, ResizeProducts,
-        SplitDivision, SplitNorm, SplitSoftmax, UnpackViews,
+        NarrowMoves, OpenAttention, OpenContexts, OpenRecurrent, PartLinear, PlainCasts,
+        ResizeProducts, SplitDivision, SplitNorm, SplitSoftmax, UnpackViews,
     )  # fmt: skip
     if name == SplitLeak.name:
         return SplitLeak(states)

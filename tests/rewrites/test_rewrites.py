@@ -8,6 +8,7 @@ from typing import ClassVar
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.fx import GraphModule
 
 from edgemix import graph as g
@@ -71,6 +72,44 @@ def test_standard_rewrites_leave_no_norm_chunk_or_scalar(program: Program) -> No
     ]  # fmt: skip
     x = torch.randn(4, 3, 5, 7)
     torch.testing.assert_close(after.run(x)[0], program.run(x)[0], rtol=1e-4, atol=1e-4)
+
+
+class Contexts(nn.Module):
+    """Contexts that change no number, one inside of another, with a constant inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.randn(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            y = x * self.gain
+            with torch.no_grad():
+                y = y + torch.arange(5.0)
+                z = y.relu()
+        return y - z * 3
+
+
+def test_what_stands_under_contexts_that_change_no_number_is_in_the_graph() -> None:
+    module = Contexts()
+    program = Program.trace(module, (torch.zeros(1, 5),), Origin("test"))
+    after = rewrites.standard(program)
+    assert {"mul", "relu", "sub"} <= set(operators(after))
+    assert all(isinstance(n.target, OpOverload) for n in g.float_ops(after.module()))
+    x = torch.randn(1, 5)
+    with torch.no_grad():
+        assert torch.equal(after.run(x)[0], module(x))
+
+
+def test_an_autocast_that_is_on_is_refused_with_its_line() -> None:
+    class Half(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return x @ x.T
+
+    program = Program.trace(Half(), (torch.zeros(2, 5),), Origin("test"))
+    with pytest.raises(UnsupportedError, match="an autocast to torch.bfloat16 is on"):
+        rewrites.standard(program)
 
 
 class InPlace(nn.Module):
