@@ -70,6 +70,11 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
             "there is no target to deploy to", do=f"name one of {', '.join(targets.TARGETS)}"
         )
     names = tuple(t.name for t in chosen)
+    if order.shapes and not set(names) & set(targets.FLEXIBLE):
+        raise InputError(
+            f"--shapes is for {' and '.join(targets.FLEXIBLE)}, which --to does not name",
+            do="leave it out, or add the target",
+        )
     recipe_of(order)
     fpga = tuple(name for name in names if name in targets.FPGA)
     budgets = tuple(Budget.parse(text, names, fpga) for text in order.budgets)

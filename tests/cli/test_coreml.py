@@ -104,6 +104,16 @@ def test_shapes_that_cannot_be(place: Path, source: str, shapes: str, message: s
     assert not (place / "refused").exists()
 
 
+def test_shapes_for_targets_that_take_one_are_refused(place: Path) -> None:
+    done = edgemix(
+        "deploy", "net:create", "--to", "onnx", "--calibrate", "data.npz", "--shapes", "1x50x6",
+        "--out", "fixed", cwd=place,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "--shapes is for coreml, which --to does not name" in done.stderr
+    assert not (place / "fixed").exists()
+
+
 def test_what_leaves_the_range_of_sixteen_bits_is_named(place: Path) -> None:
     done = edgemix(
         "deploy", "net:loud", "--to", "coreml", "--recipe", "float16", "--calibrate", "data.npz",
