@@ -147,7 +147,7 @@ class Observer:
         axis = self._axes[node]
         size = 1 if axis is None else node.meta["val"].shape[axis]
         lows, highs = (
-            torch.stack([seen[end][i] for seen in self._limits]).reshape(-1, size).cpu()
+            torch.cat([seen[end][i].reshape(-1, size) for seen in self._limits]).cpu()
             for end in (0, 1)
         )
         return lows.amin(0), highs.amax(0)

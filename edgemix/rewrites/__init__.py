@@ -18,6 +18,7 @@ STANDARD = (
     "open_recurrent",  # before folding constants: it adds up biases
     "fold_constants",  # before folding norms: they ask what is constant
     "unpack_views",  # early: later rewrites and the quantizer look at single values
+    "open_windows",  # the same; and before narrowing moves: windows of windows have six axes
     "resize_products",  # before lifting scalars and all that looks for linear operators
     "fourier_products",  # the same; after folding and unpacking, so that it meets fewer kinds
     "fold_norm",  # before lifting scalars: the fold makes constants of its own
@@ -42,6 +43,7 @@ def load(name: str, states: int = 0) -> Rewrite:
     from edgemix.rewrites.open_attention import OpenAttention
     from edgemix.rewrites.open_contexts import OpenContexts
     from edgemix.rewrites.open_recurrent import OpenRecurrent
+    from edgemix.rewrites.open_windows import OpenWindows
     from edgemix.rewrites.part_linear import PartLinear
     from edgemix.rewrites.plain_casts import PlainCasts
     from edgemix.rewrites.resize_products import ResizeProducts
@@ -53,8 +55,8 @@ def load(name: str, states: int = 0) -> Rewrite:
 
     known = (
         FoldConstants, FoldNorm, FoldScale, FourierProducts, Functionalize, LiftScalars,
-        NarrowMoves, OpenAttention, OpenContexts, OpenRecurrent, PartLinear, PlainCasts,
-        ResizeProducts, SplitDivision, SplitNorm, SplitSoftmax, UnpackViews,
+        NarrowMoves, OpenAttention, OpenContexts, OpenRecurrent, OpenWindows, PartLinear,
+        PlainCasts, ResizeProducts, SplitDivision, SplitNorm, SplitSoftmax, UnpackViews,
     )  # fmt: skip
     if name == SplitLeak.name:
         return SplitLeak(states)

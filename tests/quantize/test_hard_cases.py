@@ -15,6 +15,7 @@ from edgemix.errors import InputError
 from edgemix.order import Order
 from edgemix.program import Origin, Program
 from edgemix.quantize import recipe as recipes
+from edgemix.quantize import watch
 from edgemix.quantize.calibrate import calibrate
 from edgemix.quantize.draft import Draft
 from edgemix.quantize.levels import QUALITY
@@ -168,6 +169,20 @@ def test_a_batch_that_cannot_be_opened_is_mapped_instead() -> None:
         assert mapped is expected
         assert torch.allclose(run(x)[0], program.run(x)[0], atol=1e-6)
         finished(program, x)
+
+
+def test_mapped_passes_of_different_sizes_count_every_sample(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program = traced(nn.Sequential(Mixes(), nn.Linear(12, 3)), 12)
+    x = torch.randn(8, 12, generator=torch.Generator().manual_seed(0))
+    whole = calibrate(program, [x]).stats
+    monkeypatch.setattr(watch, "_pieces", lambda _: 3)
+    pieces = calibrate(program, [x]).stats
+    for name, stats in whole.items():
+        assert torch.equal(pieces[name].lows, stats.lows)
+        assert torch.equal(pieces[name].highs, stats.highs)
+        assert float(pieces[name].counts.sum()) == float(stats.counts.sum())
 
 
 def test_entropy_cuts_a_tail_that_minmax_keeps() -> None:

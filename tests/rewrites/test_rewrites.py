@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.fx import GraphModule
@@ -110,6 +113,37 @@ def test_an_autocast_that_is_on_is_refused_with_its_line() -> None:
     program = Program.trace(Half(), (torch.zeros(2, 5),), Origin("test"))
     with pytest.raises(UnsupportedError, match="an autocast to torch.bfloat16 is on"):
         rewrites.standard(program)
+
+
+@given(
+    st.integers(1, 6), st.integers(1, 6), st.integers(0, 9), st.sampled_from([1, 2, -1]),
+)  # fmt: skip
+@settings(max_examples=25, deadline=None)
+def test_sliding_windows_are_slices(size: int, step: int, more: int, axis: int) -> None:
+    class Windows(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.unfold(axis, size, step) * 2
+
+    shape = [1, 3, 3]
+    shape[axis] = size + more
+    program = Program.trace(Windows(), (torch.zeros(shape),), Origin("test"))
+    after = apply(program, rewrites.load("open_windows"))
+    assert "unfold" not in operators(after)
+    x = torch.arange(float(math.prod(shape))).reshape(shape)
+    assert torch.equal(after.run(x)[0], Windows()(x))
+
+
+def test_windows_of_windows_are_moved_in_five_axes() -> None:
+    class Halo(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x = nn.functional.pad(x, [1, 1, 1, 1]).unfold(2, 4, 2).unfold(3, 4, 2)
+            return x.reshape(1, 3, 9, 16).permute(0, 2, 3, 1).softmax(2)
+
+    program = Program.trace(Halo(), (torch.zeros(1, 3, 6, 6),), Origin("test"))
+    after = rewrites.standard(program)
+    assert max(n.meta["val"].ndim for n in g.float_ops(after.module())) <= 5
+    x = torch.randn(1, 3, 6, 6)
+    torch.testing.assert_close(after.run(x)[0], Halo()(x))
 
 
 class InPlace(nn.Module):
