@@ -4,20 +4,43 @@ Yu et al., "MetaFormer Baselines for Vision", TPAMI 2024. A block is
 
     x ← x + mix_tokens(norm(x)),    x ← x + mix_channels(norm(x))
 
-and what the tokens are mixed by is an argument.
+and what tokens and channels are mixed by are arguments. Either path may be scaled channel by
+channel: LayerScale behind a mixer, ResScale beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor, nn
 
+from edgemix.errors import InputError
 from edgemix.models.mixers.mlp import ChannelMlp
+from edgemix.models.scale import Scale
 
-TokenMixer = Callable[[int], nn.Module]
+Mixer = Callable[[int], nn.Module]
 """From the number of channels to a module [n, c, h, w] → [n, c, h, w]."""
+Norm = Callable[[int], nn.Module]
+"""The same: a norm is what a mixer is, as far as shapes go."""
+Head = Callable[[int, int], nn.Module]
+"""From channels and classes to a module [n, c] → [n, classes]."""
+Stem = Callable[[int, int], nn.Module]
+"""From channels to channels: a module [n, c, h, w] → [n, c', h', w']."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The convolution in front of a stage, which changes the map's size and width."""
+
+    kernel: int = 3
+    """An odd one overlaps."""
+    stride: int = 1
+    padding: int | None = None
+    """None: half of the kernel."""
+    bias: bool = False
+    norm: Literal["before", "after", "none"] = "after"
 
 
 @dataclass(frozen=True)
@@ -26,36 +49,66 @@ class Stage:
 
     dim: int
     depth: int
-    mixer: TokenMixer
-    stride: int = 1
-    """By how much the embedding in front of the stage shrinks the map."""
-    kernel: int = 3
-    """Window of that embedding: an odd one overlaps and is padded by half of it."""
-    mlp_ratio: float = 2.0
+    mixer: Mixer
+    channel_mixer: Mixer = ChannelMlp
+    embedding: Embedding | Stem = field(default_factory=Embedding)
+    local: Mixer | None = None
+    """On a residual path of its own in front of the others, without a norm."""
+    layer_scale: float | None = None
+    """Where LayerScale's factors start; None for none."""
+    residual_scale: float | None = None
 
 
 class Block(nn.Module):
-    """Token mixer and channel mixer, each behind a norm and beside a residual path."""
+    """Token mixer and channel mixer, each behind a norm and beside a residual path.
 
-    def __init__(
-        self, dim: int, mixer: TokenMixer, mlp_ratio: float, norm: Callable[[int], nn.Module]
-    ) -> None:
+    Shape: [n, c, h, w] → [n, c, h, w].
+
+    Raises:
+        InputError: a mixer gives another shape than it takes.
+    """
+
+    def __init__(self, stage: Stage, norm: Norm) -> None:
         super().__init__()
+        dim = stage.dim
+        if stage.local is not None:
+            self.local = stage.local(dim)
         self.norm1 = norm(dim)
-        self.mixer = mixer(dim)
+        self.mixer = stage.mixer(dim)
         self.norm2 = norm(dim)
-        self.mlp = ChannelMlp(dim, mlp_ratio)
+        self.mlp = stage.channel_mixer(dim)
+        behind, beside = stage.layer_scale, stage.residual_scale
+        self.behind = nn.ModuleList([] if behind is None else [Scale(dim, behind) for _ in "12"])
+        self.beside = nn.ModuleList([] if beside is None else [Scale(dim, beside) for _ in "12"])
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        x = x + self.mixer(self.norm1(x))
-        result: Tensor = x + self.mlp(self.norm2(x))
-        return result
+        if hasattr(self, "local"):
+            x = x + self.local(x)
+        for i, (norm, mixer) in enumerate(((self.norm1, self.mixer), (self.norm2, self.mlp))):
+            mixed = mixer(norm(x))
+            if mixed.shape != x.shape:
+                raise InputError(
+                    f"the {('token', 'channel')[i]} mixer {type(mixer).__name__} takes "
+                    f"{list(x.shape)} and gives {list(mixed.shape)}",
+                    do="a mixer of a MetaFormer keeps the shape [n, channels, height, width]",
+                )
+            mixed = self.behind[i](mixed) if self.behind else mixed
+            x = (self.beside[i](x) if self.beside else x) + mixed
+        return x
 
 
 class MetaFormer(nn.Module):
-    """Stages of MetaFormer blocks and a linear classifier on the mean over positions.
+    """Stages of MetaFormer blocks and a classifier on the mean over positions.
 
     Shape: [n, channels, h, w] → [n, classes].
+
+    Args:
+        stages: from the finest to the coarsest.
+        channels: of the input.
+        classes: of the output.
+        norm: in front of every mixer, and where an embedding has one.
+        final: a norm of the last map.
+        head: of its mean over positions.
     """
 
     def __init__(
@@ -64,23 +117,33 @@ class MetaFormer(nn.Module):
         *,
         channels: int = 3,
         classes: int = 1000,
-        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
+        norm: Norm = nn.BatchNorm2d,
+        final: Norm | None = None,
+        head: Head = nn.Linear,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         width = channels
         for stage in stages:
-            embed = nn.Conv2d(
-                width, stage.dim, stage.kernel, stage.stride, padding=stage.kernel // 2, bias=False
-            )
-            blocks = [
-                Block(stage.dim, stage.mixer, stage.mlp_ratio, norm) for _ in range(stage.depth)
-            ]
-            layers.append(nn.Sequential(embed, norm(stage.dim), *blocks))
+            blocks = [Block(stage, norm) for _ in range(stage.depth)]
+            layers.append(nn.Sequential(*_embedding(stage, width, norm), *blocks))
             width = stage.dim
+        if final is not None:
+            layers.append(final(width))
         self.stages = nn.Sequential(*layers)
-        self.head = nn.Linear(width, classes)
+        self.head = head(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         logits: Tensor = self.head(self.stages(x).mean(dim=(2, 3)))
         return logits
+
+
+def _embedding(stage: Stage, width: int, norm: Norm) -> list[nn.Module]:
+    e = stage.embedding
+    if not isinstance(e, Embedding):
+        return [e(width, stage.dim)]
+    padding = e.kernel // 2 if e.padding is None else e.padding
+    conv = nn.Conv2d(width, stage.dim, e.kernel, e.stride, padding=padding, bias=e.bias)
+    if e.norm == "before":
+        return [norm(width), conv]
+    return [conv, norm(stage.dim)] if e.norm == "after" else [conv]

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from edgemix.models.metaformer import MetaFormer, Stage
+from edgemix.models.metaformer import Embedding, MetaFormer, Stage
 from edgemix.models.mixers.attention import Attention
 from edgemix.models.mixers.pooling import Pooling
 
@@ -24,7 +24,7 @@ Factory = tuple[nn.Module, tuple[Tensor, ...]]
 def build() -> MetaFormer:
     """The untrained model: pooling at 4×4 positions, then attention among the same 16."""
     stages = (
-        Stage(dim=8, depth=1, mixer=Pooling, stride=2),
+        Stage(dim=8, depth=1, mixer=Pooling, embedding=Embedding(stride=2)),
         Stage(dim=16, depth=1, mixer=partial(Attention, heads=2)),
     )
     return MetaFormer(stages, channels=1, classes=10)
@@ -34,7 +34,7 @@ def build_pooling() -> MetaFormer:
     """Pooling alone, at 8×8 positions, then at 4×4: every operator works on windows."""
     stages = (
         Stage(dim=8, depth=1, mixer=Pooling),
-        Stage(dim=16, depth=1, mixer=Pooling, stride=2),
+        Stage(dim=16, depth=1, mixer=Pooling, embedding=Embedding(stride=2)),
     )
     return MetaFormer(stages, channels=1, classes=10)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from edgemix.models.jets.transformer import Transformer
-from edgemix.models.metaformer import MetaFormer, Stage, TokenMixer
+from edgemix.models.metaformer import Embedding, MetaFormer, Mixer, Stage
 from edgemix.models.mixers.global_pooling import GlobalPooling
 from edgemix.models.mixers.linear import Linear
 
@@ -30,9 +30,9 @@ class ParticleMetaFormer(nn.Module):
     Shape: [n, particles, 3] → [n, classes].
     """
 
-    def __init__(self, mixer: TokenMixer, *, dim: int, depth: int) -> None:
+    def __init__(self, mixer: Mixer, *, dim: int, depth: int) -> None:
         super().__init__()
-        stage = Stage(dim=dim, depth=depth, mixer=mixer, kernel=1)
+        stage = Stage(dim=dim, depth=depth, mixer=mixer, embedding=Embedding(kernel=1))
         self.metaformer = MetaFormer((stage,), channels=3, classes=CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102

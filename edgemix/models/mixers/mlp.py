@@ -14,13 +14,18 @@ class ChannelMlp(nn.Module):
     """
 
     def __init__(
-        self, dim: int, ratio: float = 2.0, activation: Callable[[], nn.Module] = nn.ReLU
+        self,
+        dim: int,
+        ratio: float = 2.0,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         hidden = int(dim * ratio)
-        self.expand = nn.Conv2d(dim, hidden, 1)
+        self.expand = nn.Conv2d(dim, hidden, 1, bias=bias)
         self.activation = activation()
-        self.contract = nn.Conv2d(hidden, dim, 1)
+        self.contract = nn.Conv2d(hidden, dim, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         result: Tensor = self.contract(self.activation(self.expand(x)))

@@ -1,0 +1,145 @@
+"""Published models by name, at their published sizes.
+
+``edgemix deploy edgemix.models.presets:identityformer_s12`` takes any of them with weights as they
+are drawn: for size, latency and what a target takes. What timm has is timm's: ``timm:NAME``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from edgemix.models.activations import StarReLU
+from edgemix.models.heads import DistilledHead, NormedHead
+from edgemix.models.metaformer import Embedding, MetaFormer, Mixer, Stage
+from edgemix.models.mixers.additive_attention import AdditiveAttention
+from edgemix.models.mixers.local_perception import LocalPerception
+from edgemix.models.mixers.mlp import ChannelMlp
+from edgemix.models.mixers.random_matrix import RandomMatrix
+from edgemix.models.norm import MapNorm
+
+Factory = tuple[nn.Module, tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published model: how it is built, and what its authors say of its size."""
+
+    build: Callable[[], nn.Module]
+    input: tuple[int, ...]
+    """Of one sample: [channels, height, width]."""
+    parameters: float
+    """Learned ones in millions, as published."""
+    macs: float
+    """In billions, as published."""
+    source: str
+    frozen: float = 0.0
+    """Those that are drawn and never learned, in millions."""
+
+
+def _baseline(
+    depths: tuple[int, ...], dims: tuple[int, ...], mixers: tuple[Mixer, ...]
+) -> nn.Module:
+    """The skeleton of the MetaFormer baselines (TPAMI 2024, section 3 and table 1)."""
+    stages = [
+        Stage(
+            dim, depth, mixer,
+            channel_mixer=partial(ChannelMlp, ratio=4.0, activation=StarReLU, bias=False),
+            embedding=_STEM if i == 0 else _SHRINK,
+            residual_scale=1.0 if i >= 2 else None,
+        )
+        for i, (dim, depth, mixer) in enumerate(zip(dims, depths, mixers, strict=True))
+    ]  # fmt: skip
+    return MetaFormer(stages, norm=partial(MapNorm, bias=False), head=NormedHead)
+
+
+_STEM = Embedding(kernel=7, stride=4, padding=2, bias=True)
+_SHRINK = Embedding(kernel=3, stride=2, bias=True, norm="before")
+
+
+_IDENTITY: tuple[Mixer, ...] = (nn.Identity,) * 4
+_RANDOM: tuple[Mixer, ...] = (
+    nn.Identity, nn.Identity,
+    partial(RandomMatrix, positions=196), partial(RandomMatrix, positions=49),
+)  # fmt: skip
+_SMALL, _MEDIUM = (64, 128, 320, 512), (96, 192, 384, 768)
+_SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "s12": ((2, 2, 6, 2), _SMALL),
+    "s24": ((4, 4, 12, 4), _SMALL),
+    "s36": ((6, 6, 18, 6), _SMALL),
+    "m36": ((6, 6, 18, 6), _MEDIUM),
+    "m48": ((8, 8, 24, 8), _MEDIUM),
+}
+_BASELINES = "Yu et al., MetaFormer Baselines for Vision, TPAMI 2024, table 2"
+
+
+def _of(
+    kind: tuple[Mixer, ...], size: str, parameters: float, macs: float, frozen: float = 0.0
+) -> Preset:
+    depths, dims = _SIZES[size]
+    build = partial(_baseline, depths, dims, kind)
+    return Preset(build, (3, 224, 224), parameters, macs, _BASELINES, frozen)
+
+
+def _cas_vit(depths: tuple[int, ...], dims: tuple[int, ...]) -> nn.Module:
+    """The published plan (section 3.4)."""
+    stages = [
+        Stage(
+            dim, depth, AdditiveAttention,
+            channel_mixer=partial(ChannelMlp, ratio=4.0, activation=nn.GELU),
+            embedding=_two_convolutions if i == 0 else Embedding(stride=2, bias=True),
+            local=LocalPerception,
+        )
+        for i, (dim, depth) in enumerate(zip(dims, depths, strict=True))
+    ]  # fmt: skip
+    return MetaFormer(stages, final=nn.BatchNorm2d, head=DistilledHead)
+
+
+def _two_convolutions(channels: int, dim: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for width, wider in ((channels, dim // 2), (dim // 2, dim)):
+        layers += [nn.Conv2d(width, wider, 3, 2, 1), nn.BatchNorm2d(wider), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def _cas(depths: tuple[int, ...], dims: tuple[int, ...], parameters: float, macs: float) -> Preset:
+    build = partial(_cas_vit, depths, dims)
+    return Preset(build, (3, 224, 224), parameters, macs, _CAS_VIT)
+
+
+_CAS_VIT = "Zhang et al., CAS-ViT, 2024, table 1"
+
+PRESETS: dict[str, Preset] = {
+    "identityformer_s12": _of(_IDENTITY, "s12", 11.9, 1.8),
+    "identityformer_s24": _of(_IDENTITY, "s24", 21.3, 3.4),
+    "identityformer_s36": _of(_IDENTITY, "s36", 30.8, 5.0),
+    "identityformer_m36": _of(_IDENTITY, "m36", 56.1, 8.8),
+    "identityformer_m48": _of(_IDENTITY, "m48", 73.3, 11.5),
+    "randformer_s12": _of(_RANDOM, "s12", 11.9, 1.9, 0.2),
+    "randformer_s24": _of(_RANDOM, "s24", 21.3, 3.5, 0.5),
+    "randformer_s36": _of(_RANDOM, "s36", 30.8, 5.2, 0.7),
+    "randformer_m36": _of(_RANDOM, "m36", 56.1, 9.0, 0.7),
+    "randformer_m48": _of(_RANDOM, "m48", 73.3, 11.9, 0.9),
+    "cas_vit_xs": _cas((2, 2, 4, 2), (48, 56, 112, 220), 3.20, 0.560),
+    "cas_vit_s": _cas((3, 3, 6, 3), (48, 64, 128, 256), 5.76, 0.932),
+    "cas_vit_m": _cas((3, 3, 6, 3), (64, 96, 192, 384), 12.42, 1.887),
+    "cas_vit_t": _cas((3, 3, 6, 3), (96, 128, 256, 512), 21.76, 3.597),
+}
+
+
+def __getattr__(name: str) -> Callable[[], Factory]:
+    if name in PRESETS:
+        return partial(factory, name)
+    raise AttributeError(f"there is no preset {name}")
+
+
+def factory(name: str) -> Factory:
+    """A preset with weights drawn for seed 0, and an example input [1, ...]."""
+    preset = PRESETS[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return preset.build().eval(), (torch.zeros(1, *preset.input),)

@@ -1,0 +1,57 @@
+"""Presets: their sizes are the published ones, and the skeleton's contract."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgemix.errors import InputError
+from edgemix.models import presets
+from edgemix.models.metaformer import Embedding, MetaFormer, Stage
+from edgemix.models.presets import PRESETS
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_parameters_are_as_published(name: str) -> None:
+    preset = PRESETS[name]
+    with torch.device("meta"):
+        model = preset.build()
+    learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    digits = len(str(preset.parameters).partition(".")[2])
+    assert round(learned / 1e6, digits) == preset.parameters
+    assert round(frozen / 1e6, 1) == preset.frozen
+
+
+@pytest.mark.parametrize("name", ["identityformer_s12", "randformer_s12", "cas_vit_xs"])
+def test_a_preset_is_a_factory_that_classifies(name: str) -> None:
+    module, (example,) = getattr(presets, name)()
+    assert module(example).shape == (1, 1000)
+    again, _ = getattr(presets, name)()
+    x = torch.randn(example.shape)
+    assert torch.equal(module(x), again(x))
+
+
+def test_an_unknown_preset_is_an_attribute_that_lacks() -> None:
+    with pytest.raises(AttributeError, match="there is no preset poolformer_s99"):
+        _ = presets.poolformer_s99
+
+
+class Shrinks(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, ::2]
+
+
+@pytest.mark.parametrize("part", ["token", "channel"])
+def test_a_mixer_that_changes_the_shape_is_named(part: str) -> None:
+    mixers = (Shrinks, nn.Identity) if part == "token" else (nn.Identity, Shrinks)
+    model = MetaFormer([Stage(4, 1, *mixers, embedding=Embedding(stride=2))], classes=3)
+    with pytest.raises(
+        InputError, match=rf"the {part} mixer Shrinks takes \[1, 4, 4, 4\]"
+    ) as caught:
+        model(torch.zeros(1, 3, 8, 8))
+    assert "keeps the shape" in str(caught.value)
