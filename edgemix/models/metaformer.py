@@ -125,8 +125,9 @@ class MetaFormer(nn.Module):
         layers: list[nn.Module] = []
         width = channels
         for stage in stages:
+            embedding = _embedding(stage, width, norm)
             blocks = [Block(stage, norm) for _ in range(stage.depth)]
-            layers.append(nn.Sequential(*_embedding(stage, width, norm), *blocks))
+            layers.append(nn.Sequential(*embedding, *blocks))
             width = stage.dim
         if final is not None:
             layers.append(final(width))
