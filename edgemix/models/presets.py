@@ -17,12 +17,16 @@ from edgemix.models.activations import StarReLU
 from edgemix.models.heads import DistilledHead, NormedHead
 from edgemix.models.metaformer import Embedding, MetaFormer, Mixer, Stage
 from edgemix.models.mixers.additive_attention import AdditiveAttention
+from edgemix.models.mixers.inception import Inception
 from edgemix.models.mixers.local_perception import LocalPerception
 from edgemix.models.mixers.mlp import ChannelMlp
 from edgemix.models.mixers.random_matrix import RandomMatrix
-from edgemix.models.norm import MapNorm
+from edgemix.models.norm import ChannelNorm, MapNorm
+from edgemix.models.stems import Positions, nothing, two_convolutions
 
 Factory = tuple[nn.Module, tuple[Tensor, ...]]
+Plan = tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
+"""For every stage its channels, and its blocks in parts: how many, and their heads."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def _cas_vit(depths: tuple[int, ...], dims: tuple[int, ...]) -> nn.Module:
         Stage(
             dim, depth, AdditiveAttention,
             channel_mixer=partial(ChannelMlp, ratio=4.0, activation=nn.GELU),
-            embedding=_two_convolutions if i == 0 else Embedding(stride=2, bias=True),
+            embedding=two_convolutions if i == 0 else Embedding(stride=2, bias=True),
             local=LocalPerception,
         )
         for i, (dim, depth) in enumerate(zip(dims, depths, strict=True))
@@ -99,16 +103,37 @@ def _cas_vit(depths: tuple[int, ...], dims: tuple[int, ...]) -> nn.Module:
     return MetaFormer(stages, final=nn.BatchNorm2d, head=DistilledHead)
 
 
-def _two_convolutions(channels: int, dim: int) -> nn.Module:
-    layers: list[nn.Module] = []
-    for width, wider in ((channels, dim // 2), (dim // 2, dim)):
-        layers += [nn.Conv2d(width, wider, 3, 2, 1), nn.BatchNorm2d(wider), nn.ReLU()]
-    return nn.Sequential(*layers)
-
-
 def _cas(depths: tuple[int, ...], dims: tuple[int, ...], parameters: float, macs: float) -> Preset:
     build = partial(_cas_vit, depths, dims)
     return Preset(build, (3, 224, 224), parameters, macs, _CAS_VIT)
+
+
+def _inception(plan: Plan) -> nn.Module:
+    """IFormer (table 1): the later the stage, the more heads of attention."""
+    stages = [
+        Stage(
+            dim, depth, partial(Inception, heads=heads, pool=2 if i < 2 else 1),
+            channel_mixer=partial(ChannelMlp, ratio=4.0, activation=nn.GELU),
+            embedding=partial(_placed, size=56 >> i) if j == 0 else nothing,
+            layer_scale=1e-6 if i >= 2 else None,
+        )
+        for i, (dim, parts) in enumerate(plan)
+        for j, (depth, heads) in enumerate(parts)
+    ]  # fmt: skip
+    return MetaFormer(stages, norm=ChannelNorm, final=ChannelNorm)
+
+
+def _placed(channels: int, dim: int, size: int) -> nn.Module:
+    if channels == 3:
+        stem: nn.Module = two_convolutions(channels, dim, nn.GELU, last=False)
+    else:
+        stem = nn.Sequential(nn.Conv2d(channels, dim, 3, 2, 1), nn.BatchNorm2d(dim))
+    return nn.Sequential(stem, Positions(dim, size))
+
+
+def _iformer(plan: Plan, parameters: float, macs: float) -> Preset:
+    source = "Si et al., Inception Transformer, NeurIPS 2022, and its code"
+    return Preset(partial(_inception, plan), (3, 224, 224), parameters, macs, source)
 
 
 _CAS_VIT = "Zhang et al., CAS-ViT, 2024, table 1"
@@ -128,6 +153,21 @@ PRESETS: dict[str, Preset] = {
     "cas_vit_s": _cas((3, 3, 6, 3), (48, 64, 128, 256), 5.76, 0.932),
     "cas_vit_m": _cas((3, 3, 6, 3), (64, 96, 192, 384), 12.42, 1.887),
     "cas_vit_t": _cas((3, 3, 6, 3), (96, 128, 256, 512), 21.76, 3.597),
+    "iformer_small": _iformer(
+        ((96, ((3, 1),)), (192, ((3, 3),)), (320, ((4, 7), (5, 9))), (384, ((3, 11),))),
+        19.866,
+        4.849,
+    ),
+    "iformer_base": _iformer(
+        ((96, ((4, 1),)), (192, ((6, 3),)), (384, ((7, 8), (7, 10))), (512, ((6, 15),))),
+        47.866,
+        9.379,
+    ),
+    "iformer_large": _iformer(
+        ((96, ((4, 1),)), (192, ((6, 3),)), (448, ((9, 10), (9, 12))), (640, ((8, 19),))),
+        86.637,
+        14.048,
+    ),
 }
 
 

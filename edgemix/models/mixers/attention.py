@@ -24,14 +24,18 @@ class Attention(nn.Module):
         if dim % heads:
             raise InputError(f"{dim} channels do not divide into {heads} heads")
         self.heads = heads
-        self.scale = (dim // heads) ** -0.5
         self.qkv = nn.Conv2d(dim, 3 * dim, 1)
         self.proj = nn.Conv2d(dim, dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        n, c, h, w = x.shape
-        q, k, v = self.qkv(x).reshape(n, 3, self.heads, c // self.heads, h * w).unbind(1)
-        weights = ((q.transpose(-2, -1) @ k) * self.scale).softmax(dim=-1)
-        mixed = v @ weights.transpose(-2, -1)
-        result: Tensor = self.proj(mixed.reshape(n, c, h, w))
+        result: Tensor = self.proj(attended(self.qkv(x), self.heads))
         return result
+
+
+def attended(qkv: Tensor, heads: int) -> Tensor:
+    """softmax(qᵀk / √d) v of queries, keys and values [n, 3c, h, w]: [n, c, h, w]."""
+    n, c, h, w = qkv.shape
+    q, k, v = qkv.reshape(n, 3, heads, c // 3 // heads, h * w).unbind(1)
+    scale = float(q.shape[2]) ** -0.5
+    weights = ((q.transpose(-2, -1) @ k) * scale).softmax(dim=-1)
+    return (v @ weights.transpose(-2, -1)).reshape(n, c // 3, h, w)

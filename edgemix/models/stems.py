@@ -1,0 +1,49 @@
+"""Embeddings that are more than one convolution and one norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def two_convolutions(
+    channels: int, dim: int, activation: Callable[[], nn.Module] = nn.ReLU, *, last: bool = True
+) -> nn.Sequential:
+    """3×3 convolutions of stride 2, half the channels between them, a batch norm behind each.
+
+    Shape: [n, channels, h, w] → [n, dim, h / 4, w / 4].
+
+    Args:
+        channels: of the input.
+        dim: of the output.
+        activation: behind the first, and behind the second if ``last``.
+        last: see there.
+    """
+    layers: list[nn.Module] = []
+    for width, wider in ((channels, dim // 2), (dim // 2, dim)):
+        layers += [nn.Conv2d(width, wider, 3, 2, 1), nn.BatchNorm2d(wider), activation()]
+    return nn.Sequential(*(layers if last else layers[:-1]))
+
+
+def nothing(channels: int, dim: int) -> nn.Module:
+    """For a stage that goes on with the map of the one before it.
+
+    Shape: [n, c, h, w] → [n, c, h, w].
+    """
+    return nn.Identity()
+
+
+class Positions(nn.Module):
+    """y = x + p, one learned vector for every position.
+
+    Shape: [n, dim, size, size] → the same.
+    """
+
+    def __init__(self, dim: int, size: int) -> None:
+        super().__init__()
+        self.at = nn.Parameter(torch.randn(1, dim, size, size) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        return x + self.at
