@@ -38,4 +38,5 @@ def attended(qkv: Tensor, heads: int) -> Tensor:
     q, k, v = qkv.reshape(n, 3, heads, c // 3 // heads, h * w).unbind(1)
     scale = float(q.shape[2]) ** -0.5
     weights = ((q.transpose(-2, -1) @ k) * scale).softmax(dim=-1)
-    return (v @ weights.transpose(-2, -1)).reshape(n, c // 3, h, w)
+    mixed: Tensor = v @ weights.transpose(-2, -1)
+    return mixed.reshape(n, c // 3, h, w)
