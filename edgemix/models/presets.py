@@ -14,15 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from edgemix.models.activations import StarReLU
+from edgemix.models.branches import DepthwiseBranches, NormedConv
 from edgemix.models.heads import DistilledHead, NormedHead
 from edgemix.models.metaformer import Embedding, MetaFormer, Mixer, Stage
 from edgemix.models.mixers.additive_attention import AdditiveAttention
+from edgemix.models.mixers.ffnified_attention import FfnifiedAttention, SpatialMlp
 from edgemix.models.mixers.inception import Inception
 from edgemix.models.mixers.local_perception import LocalPerception
 from edgemix.models.mixers.mlp import ChannelMlp
 from edgemix.models.mixers.random_matrix import RandomMatrix
 from edgemix.models.norm import ChannelNorm, MapNorm
-from edgemix.models.stems import Positions, nothing, two_convolutions
+from edgemix.models.stems import Mixed, Positions, nothing, two_convolutions
 
 Factory = tuple[nn.Module, tuple[Tensor, ...]]
 Plan = tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
@@ -43,6 +45,8 @@ class Preset:
     source: str
     frozen: float = 0.0
     """Those that are drawn and never learned, in millions."""
+    folded: bool = False
+    """Whether they are counted after norms and branches became one convolution."""
 
 
 def _baseline(
@@ -136,6 +140,42 @@ def _iformer(plan: Plan, parameters: float, macs: float) -> Preset:
     return Preset(partial(_inception, plan), (3, 224, 224), parameters, macs, source)
 
 
+def _fast_forward(
+    depths: tuple[int, ...], dims: tuple[int, ...], kernel: int, layer_scale: float | None
+) -> nn.Module:
+    """FFNet (section 3.3): norms stand behind convolutions, not in front of mixers."""
+    stages = [
+        Stage(
+            dim, depth, partial(FfnifiedAttention, kernel=3 if i < 2 else 7),
+            channel_mixer=partial(SpatialMlp, kernel=kernel),
+            embedding=_merged if i else _narrow_start, layer_scale=layer_scale,
+        )
+        for i, (dim, depth) in enumerate(zip(dims, depths, strict=True))
+    ]  # fmt: skip
+    return MetaFormer(stages, norm=_none, final=nn.BatchNorm2d)
+
+
+def _none(_dim: int) -> nn.Module:
+    return nn.Identity()
+
+
+def _narrow_start(channels: int, dim: int) -> nn.Module:
+    return nn.Sequential(NormedConv(channels, 64, 3, 2), nn.GELU(), NormedConv(64, dim, 3, 2))
+
+
+def _merged(channels: int, dim: int) -> nn.Module:
+    return nn.Sequential(DepthwiseBranches(channels, dim, 7, 2), Mixed(dim))
+
+
+def _ffnet(
+    depths: tuple[int, ...], dims: tuple[int, ...], kernel: int, layer_scale: float | None,
+    parameters: float, macs: float, size: int = 256,
+) -> Preset:  # fmt: skip
+    build = partial(_fast_forward, depths, dims, kernel, layer_scale)
+    source = "Yun et al., MetaMixer Is All You Need, 2024, table 2, and its code"
+    return Preset(build, (3, size, size), parameters, macs, source, folded=True)
+
+
 _CAS_VIT = "Zhang et al., CAS-ViT, 2024, table 1"
 
 PRESETS: dict[str, Preset] = {
@@ -153,6 +193,10 @@ PRESETS: dict[str, Preset] = {
     "cas_vit_s": _cas((3, 3, 6, 3), (48, 64, 128, 256), 5.76, 0.932),
     "cas_vit_m": _cas((3, 3, 6, 3), (64, 96, 192, 384), 12.42, 1.887),
     "cas_vit_t": _cas((3, 3, 6, 3), (96, 128, 256, 512), 21.76, 3.597),
+    "ffnet_1": _ffnet((2, 2, 8, 2), (80, 160, 320, 640), 3, None, 13.7, 2.9),
+    "ffnet_2": _ffnet((3, 3, 15, 3), (88, 176, 352, 704), 7, None, 26.9, 6.0),
+    "ffnet_3": _ffnet((4, 4, 22, 5), (96, 192, 384, 768), 7, 1e-6, 48.3, 10.1),
+    "ffnet_4": _ffnet((4, 4, 27, 3), (128, 256, 512, 1024), 7, 1e-6, 79.2, 43.1, 384),
     "iformer_small": _iformer(
         ((96, ((3, 1),)), (192, ((3, 3),)), (320, ((4, 7), (5, 9))), (384, ((3, 11),))),
         19.866,

@@ -47,3 +47,19 @@ class Positions(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         return x + self.at
+
+
+class Mixed(nn.Module):
+    """y = x + W BN(x): channels exchange what a depthwise embedding kept apart (FFNet).
+
+    Shape: [n, dim, h, w] → the same.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(dim)
+        self.mix = nn.Conv2d(dim, dim, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        mixed: Tensor = x + self.mix(self.norm(x))
+        return mixed

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from edgemix.errors import InputError
 from edgemix.models import presets
+from edgemix.models.branches import DepthwiseBranches
 from edgemix.models.metaformer import Embedding, MetaFormer, Stage
 from edgemix.models.presets import PRESETS
 
@@ -18,10 +20,34 @@ def test_parameters_are_as_published(name: str) -> None:
     with torch.device("meta"):
         model = preset.build()
     learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    learned -= _folded(model) if preset.folded else 0
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     digits = len(str(preset.parameters).partition(".")[2])
     assert round(learned / 1e6, digits) == preset.parameters
     assert round(frozen / 1e6, 1) == preset.frozen
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_multiply_accumulates_are_as_published(name: str) -> None:
+    """Within 4 %: some authors' counters see norms and activations, some see branches folded."""
+    preset = PRESETS[name]
+    with torch.device("meta"):
+        model, x = preset.build().eval(), torch.zeros(1, *preset.input)
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        model(x)
+    assert counted.get_total_flops() / 2e9 == pytest.approx(preset.macs, rel=0.04)
+
+
+def _folded(model: nn.Module) -> int:
+    """Parameters that are left out when norms and small branches go into convolutions."""
+    small = {m.small for m in model.modules() if isinstance(m, DepthwiseBranches)}
+    inside = {part for branch in small for part in branch.modules()}
+    gone = sum(p.numel() for branch in small for p in branch.parameters())
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d) and norm not in inside:
+            gone += norm.num_features  # a gain and a shift become a bias
+    last = list(model.modules())
+    return gone - [m for m in last if isinstance(m, nn.BatchNorm2d)][-1].num_features
 
 
 @pytest.mark.parametrize("name", ["identityformer_s12", "randformer_s12", "cas_vit_xs"])

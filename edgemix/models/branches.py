@@ -1,0 +1,41 @@
+"""Convolutions with batch norms that are trained beside each other and become one afterwards."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+
+class NormedConv(nn.Sequential):
+    """A convolution without bias and a batch norm behind it.
+
+    Shape: [n, c, h, w] → [n, dim, h / stride, w / stride].
+    """
+
+    def __init__(
+        self, channels: int, dim: int, kernel: int = 1, stride: int = 1, groups: int = 1
+    ) -> None:
+        super().__init__(
+            nn.Conv2d(
+                channels, dim, kernel, stride, padding=kernel // 2, groups=groups, bias=False
+            ),
+            nn.BatchNorm2d(dim),
+        )
+
+
+class DepthwiseBranches(nn.Module):
+    """y = BN(K ∗ x) + BN(k ∗ x): a large depthwise kernel and a small one of half its size.
+
+    Ding et al., "Scaling Up Your Kernels to 31x31", CVPR 2022, section 3.
+
+    Shape: [n, c, h, w] → [n, dim, h / stride, w / stride], ``dim`` a multiple of c.
+    """
+
+    def __init__(self, channels: int, dim: int, kernel: int = 7, stride: int = 1) -> None:
+        super().__init__()
+        self.large = NormedConv(channels, dim, kernel, stride, channels)
+        self.small = NormedConv(channels, dim, kernel // 2, stride, channels)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        return cast(Tensor, self.large(x) + self.small(x))
