@@ -1,0 +1,102 @@
+"""Small MetaFormers on feature maps, a factory for every token mixer: what tests and boards afford.
+
+Every factory gives ``(module, example)`` with fixed random weights and an example [1, 3, 16, 16]:
+``edgemix deploy edgemix.models.tiny_maps:fourier``. Two blocks at 8×8 positions, then one at 4×4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from edgemix.models.metaformer import Embedding, MetaFormer, Mixer, Stage
+from edgemix.models.mixers.additive_attention import AdditiveAttention
+from edgemix.models.mixers.attention import Attention
+from edgemix.models.mixers.channel_attention import ChannelAttention
+from edgemix.models.mixers.efficient_attention import EfficientAttention
+from edgemix.models.mixers.ffnified_attention import FfnifiedAttention
+from edgemix.models.mixers.fourier import AdaptiveFilter, Fourier, GlobalFilter
+from edgemix.models.mixers.global_pooling import GlobalPooling
+from edgemix.models.mixers.inception import Inception
+from edgemix.models.mixers.large_kernel import LargeKernel
+from edgemix.models.mixers.linear import Linear
+from edgemix.models.mixers.lstm2d import Lstm2d
+from edgemix.models.mixers.pooling import Pooling
+from edgemix.models.mixers.random_matrix import RandomMatrix
+from edgemix.models.mixers.separable_conv import SeparableConv
+from edgemix.models.mixers.token_mlp import TokenMlp
+
+Factory = tuple[nn.Module, tuple[Tensor, ...]]
+
+_SIZE, _DIMS, _SIDES = 16, (12, 16), (8, 4)
+
+
+def _same(mixer: Mixer) -> tuple[Mixer, Mixer]:
+    return mixer, mixer
+
+
+def _placed(mixer: Callable[..., nn.Module]) -> tuple[Mixer, Mixer]:
+    """A mixer whose weights depend on the number of positions."""
+    first, second = (partial(mixer, positions=side * side) for side in _SIDES)
+    return first, second
+
+
+def _mapped(mixer: Callable[..., nn.Module]) -> tuple[Mixer, Mixer]:
+    """A mixer whose weights depend on height and width."""
+    first, second = (partial(mixer, height=side, width=side) for side in _SIDES)
+    return first, second
+
+
+MIXERS: dict[str, tuple[Mixer, Mixer]] = {
+    "identity": _same(nn.Identity),
+    "random_matrix": _placed(RandomMatrix),
+    "pooling": _same(Pooling),
+    "global_pooling": _same(GlobalPooling),
+    "linear": _placed(Linear),
+    "token_mlp": _placed(TokenMlp),
+    "separable_conv": _same(SeparableConv),
+    "large_kernel": _same(LargeKernel),
+    "ffnified_attention": _same(FfnifiedAttention),
+    "inception": _same(partial(Inception, heads=1, head_dim=4, pool=2)),
+    "attention": _same(Attention),
+    "channel_attention": _same(ChannelAttention),
+    "additive_attention": _same(AdditiveAttention),
+    "efficient_attention": _same(EfficientAttention),
+    "fourier": _same(Fourier),
+    "global_filter": _mapped(GlobalFilter),
+    "adaptive_filter": _mapped(AdaptiveFilter),
+    "lstm2d": _same(Lstm2d),
+}
+"""For the first stage and for the second."""
+
+
+def build(name: str) -> MetaFormer:
+    """The untrained model with one of the mixers."""
+    first, second = MIXERS[name]
+    stages = (
+        Stage(_DIMS[0], 2, first, embedding=Embedding(stride=2)),
+        Stage(_DIMS[1], 1, second, embedding=Embedding(stride=2)),
+    )
+    return MetaFormer(stages, classes=10)
+
+
+def factory(name: str) -> Factory:
+    """That model with weights drawn for seed 0 and norms that have seen noise, and its example."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = build(name)
+        for norm in module.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.momentum = None  # a mean over all that was seen
+        with torch.no_grad():
+            module(torch.randn(64, 3, _SIZE, _SIZE))
+    return module.eval(), (torch.zeros(1, 3, _SIZE, _SIZE),)
+
+
+def __getattr__(name: str) -> Callable[[], Factory]:
+    if name in MIXERS:
+        return partial(factory, name)
+    raise AttributeError(f"there is no tiny model {name}")
