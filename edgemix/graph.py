@@ -135,6 +135,12 @@ def float_ops(module: GraphModule) -> Iterator[Node]:
                 yield node
 
 
+def pair(value: Any) -> tuple[int, int]:
+    """What an operator over two axes takes as one number, or as one for each."""
+    numbers = list(value) if isinstance(value, (list, tuple)) else [value]
+    return int(numbers[0]), int(numbers[-1])
+
+
 def constant(module: GraphModule, node: Node) -> Tensor:
     """The tensor behind a ``get_attr`` node."""
     value: Any = module

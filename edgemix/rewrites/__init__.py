@@ -18,6 +18,8 @@ STANDARD = (
     "open_recurrent",  # before folding constants: it adds up biases
     "fold_constants",  # before folding norms: they ask what is constant
     "unpack_views",  # early: later rewrites and the quantizer look at single values
+    "implicit_pads",  # before lifting scalars and all that asks for ranges
+    "open_folds",  # before all that looks for linear operators
     "open_windows",  # the same; and before narrowing moves: windows of windows have six axes
     "resize_products",  # before lifting scalars and all that looks for linear operators
     "fourier_products",  # the same; after folding and unpacking, so that it meets fewer kinds
@@ -25,6 +27,7 @@ STANDARD = (
     "lift_scalars",  # after folding: what is left is arithmetic that has to be quantized
     "open_attention",  # anywhere: it makes no numbers to lift
     "part_linear",  # before folding scales: that of attention is one part's alone
+    "narrow_sums",  # before narrowing moves, which stop at arithmetic
     "narrow_moves",  # after parting: queries, keys and values were one of six axes, with 3 readers
     "fold_scale",  # after lifting: a factor is a constant by then
     "split_leak",  # after lifting: a leak is a constant by then
@@ -38,10 +41,13 @@ def load(name: str, states: int = 0) -> Rewrite:
     from edgemix.rewrites.fold_scale import FoldScale
     from edgemix.rewrites.fourier_products import FourierProducts
     from edgemix.rewrites.functionalize import Functionalize
+    from edgemix.rewrites.implicit_pads import ImplicitPads
     from edgemix.rewrites.lift_scalars import LiftScalars
     from edgemix.rewrites.narrow_moves import NarrowMoves
+    from edgemix.rewrites.narrow_sums import NarrowSums
     from edgemix.rewrites.open_attention import OpenAttention
     from edgemix.rewrites.open_contexts import OpenContexts
+    from edgemix.rewrites.open_folds import OpenFolds
     from edgemix.rewrites.open_recurrent import OpenRecurrent
     from edgemix.rewrites.open_windows import OpenWindows
     from edgemix.rewrites.part_linear import PartLinear
@@ -54,9 +60,10 @@ def load(name: str, states: int = 0) -> Rewrite:
     from edgemix.rewrites.unpack_views import UnpackViews
 
     known = (
-        FoldConstants, FoldNorm, FoldScale, FourierProducts, Functionalize, LiftScalars,
-        NarrowMoves, OpenAttention, OpenContexts, OpenRecurrent, OpenWindows, PartLinear,
-        PlainCasts, ResizeProducts, SplitDivision, SplitNorm, SplitSoftmax, UnpackViews,
+        FoldConstants, FoldNorm, FoldScale, FourierProducts, Functionalize, ImplicitPads,
+        LiftScalars, NarrowMoves, NarrowSums, OpenAttention, OpenContexts, OpenFolds, OpenRecurrent,
+        OpenWindows, PartLinear, PlainCasts, ResizeProducts, SplitDivision, SplitNorm, SplitSoftmax,
+        UnpackViews,
     )  # fmt: skip
     if name == SplitLeak.name:
         return SplitLeak(states)

@@ -17,7 +17,7 @@ from edgemix.rewrites.writer import Writer
 MOST = 5
 """Axes that Core ML's tensors have; other runtimes' fast kernels for permutations end there too."""
 
-_SAME_ORDER = frozenset(
+SAME_ORDER = frozenset(
     {
         aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints,
         aten.unflatten.int, aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims,
@@ -31,7 +31,7 @@ _REDUCES = frozenset({aten.amax.default, aten.mean.dim, aten.sum.dim_IntList})
 """These and picks do one thing to one axis, wherever the others are."""
 _BY_ROWS = frozenset({aten.linear.default})
 """What treats all rows alike, the last axis being one row."""
-_KNOWN = _SAME_ORDER | _MOVES | _PICKS | _REDUCES | _BY_ROWS
+_KNOWN = SAME_ORDER | _MOVES | _PICKS | _REDUCES | _BY_ROWS
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _from(first: Node) -> list[Node]:
 
 
 def _is_known(node: Node) -> bool:
-    return node.target in _SAME_ORDER or (node.target in _KNOWN and not node.kwargs)
+    return node.target in SAME_ORDER or (node.target in _KNOWN and not node.kwargs)
 
 
 def _rewrite(module: GraphModule, nodes: list[Node], name: str) -> None:

@@ -146,6 +146,73 @@ def test_windows_of_windows_are_moved_in_five_axes() -> None:
     torch.testing.assert_close(after.run(x)[0], Halo()(x))
 
 
+@given(
+    st.integers(2, 3), st.integers(1, 3), st.integers(0, 1), st.integers(1, 2), st.integers(5, 9),
+)  # fmt: skip
+@settings(max_examples=25, deadline=None)
+def test_unfold_and_fold_are_convolutions(
+    kernel: int, stride: int, padding: int, dilation: int, size: int
+) -> None:
+    options = {"dilation": dilation, "padding": padding, "stride": stride}
+
+    class Windows(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            columns = nn.functional.unfold(x, kernel, **options)
+            return columns * 2, nn.functional.fold(columns + 1, (size, size + 1), kernel, **options)
+
+    x = torch.randn(1, 3, size, size + 1)
+    program = Program.trace(Windows(), (torch.zeros_like(x),), Origin("test"))
+    after = apply(program, rewrites.load("open_folds"))
+    assert not {"im2col", "col2im"} & set(operators(after))
+    for found, expected in zip(after.run(x), Windows()(x), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@given(
+    st.lists(st.integers(0, 2), min_size=4, max_size=4), st.integers(2, 3), st.integers(1, 2),
+    st.integers(4, 9),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_pads_of_minus_infinity_become_the_poolings_own(
+    pads: list[int], kernel: int, stride: int, size: int
+) -> None:
+    class Same(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.max_pool2d(
+                nn.functional.pad(x, pads, value=-math.inf), kernel, stride
+            )
+
+    x = torch.randn(1, 2, size, size)
+    if torch.isinf(Same()(x)).any():
+        return  # a window of padding alone
+    program = Program.trace(Same(), (torch.zeros_like(x),), Origin("test"))
+    after = apply(program, rewrites.load("implicit_pads"))
+    assert torch.equal(after.run(x)[0], Same()(x))
+    if pads == [0, 1, 0, 1] and (kernel, stride) == (3, 2) and size % 2 == 0:
+        assert "pad" not in operators(after)
+
+
+def test_sums_of_six_axes_are_taken_in_five() -> None:
+    class Relative(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            rows, columns = x.view(1, 2, 3, 3, 2, 2).mean(5), x.view(1, 2, 3, 3, 2, 2).mean(4)
+            wide = x.view(1, 2, 3, 3, 2, 2) + rows[..., :, None] - columns[..., None, :]
+            return wide.view(1, 2, 9, 4).softmax(-1)
+
+    program = Program.trace(Relative(), (torch.zeros(1, 2, 9, 4),), Origin("test"))
+    after = rewrites.standard(program)
+    assert (
+        max(
+            n.meta["val"].ndim
+            for n in after.module().graph.nodes
+            if "val" in n.meta and hasattr(n.meta["val"], "ndim")
+        )
+        <= 5
+    )
+    x = torch.randn(1, 2, 9, 4)
+    torch.testing.assert_close(after.run(x)[0], Relative()(x))
+
+
 class InPlace(nn.Module):
     """Readers of a value before and after it is changed in place."""
 
