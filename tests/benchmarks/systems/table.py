@@ -45,13 +45,24 @@ def _cell(row: dict[str, Any] | None) -> str:
 
 
 def summary(rows: Rows) -> Iterator[str]:
-    """How many of each column keep what is asked of them."""
+    """How many of each column keep what is asked of them, and how many could not by themselves."""
     for column in _columns(rows):
         of = [r for r in rows if _column(r) == column]
         ran = [r for r in of if not r["refused"]]
         kept, asked = sum(r["passed"] for r in ran), {r["contract"] for r in ran}
         bar = f"of {asked.pop()}" if len(asked) == 1 else "of their own bounds"
-        yield f"{_titled(*column)}: {kept} of {len(of)} keep the bar {bar}, {len(of) - len(ran)} refused"
+        line = f"{_titled(*column)}: {kept} of {len(of)} keep the bar {bar}, {len(of) - len(ran)} refused"
+        missed = {r["system"] for r in ran if not r["passed"]}
+        stray = missed & _strays(rows, column[0])
+        yield f"{line}; {len(stray)} that miss it stray as far by one rounding" if stray else line
+
+
+def _strays(rows: Rows, recipe: str) -> set[str]:
+    """Systems whose program alone misses the bar when what it is given is rounded."""
+    return {
+        r["system"] for r in rows
+        if r["recipe"] == recipe and r["target"] == "program" and not r["passed"]
+    }  # fmt: skip
 
 
 def refusals(rows: Rows) -> Iterator[str]:
