@@ -114,6 +114,7 @@ def test_shapes_for_targets_that_take_one_are_refused(place: Path) -> None:
     assert not (place / "fixed").exists()
 
 
+@pytest.mark.slow
 def test_what_leaves_the_range_of_sixteen_bits_is_named(place: Path) -> None:
     done = edgemix(
         "deploy", "net:loud", "--to", "coreml", "--recipe", "float16", "--calibrate", "data.npz",

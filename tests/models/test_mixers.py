@@ -19,8 +19,13 @@ from edgemix.models.mixers.lstm2d import Lstm2d
 from edgemix.models.mixers.token_mlp import TokenMlp
 from edgemix.program import Origin, Program
 
+_FEW = ("fourier", "adaptive_filter", "inception", "additive_attention", "lstm2d")
 
-@pytest.mark.parametrize("name", tiny_maps.MIXERS)
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in _FEW else pytest.param(n, marks=pytest.mark.slow) for n in tiny_maps.MIXERS],
+)
 def test_a_tiny_model_is_small_and_its_program_gives_what_it_gives(name: str) -> None:
     module, (example,) = getattr(tiny_maps, name)()
     assert sum(p.numel() for p in module.parameters()) < 100_000

@@ -27,7 +27,9 @@ def test_parameters_are_as_published(name: str) -> None:
     assert round(frozen / 1e6, 1) == preset.frozen
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize(
+    "name", ["identityformer_s12", "randformer_s12", "cas_vit_xs", "iformer_small", "ffnet_1"]
+)
 def test_multiply_accumulates_are_as_published(name: str) -> None:
     """Within 4 %: some authors' counters see norms and activations, some see branches folded."""
     preset = PRESETS[name]

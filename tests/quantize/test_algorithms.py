@@ -290,7 +290,20 @@ def test_reconstruction_finds_what_rounding_cannot(program: Program, samples: Te
 
 @pytest.mark.parametrize(
     ("recipe", "quality"),
-    [*product(("int8", "w4a8", "fixed8"), ("fast", "balanced")), ("w4a4", "balanced")],
+    [
+        ("int8", "fast"),
+        ("w4a4", "balanced"),
+        ("fixed8", "balanced"),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in (
+                ("int8", "balanced"),
+                ("w4a8", "fast"),
+                ("w4a8", "balanced"),
+                ("fixed8", "fast"),
+            )
+        ),
+    ],
 )
 def test_quality_is_not_lost_to_algorithms(
     program: Program, samples: Tensor, recipe: str, quality: str

@@ -118,7 +118,7 @@ def test_an_autocast_that_is_on_is_refused_with_its_line() -> None:
 @given(
     st.integers(1, 6), st.integers(1, 6), st.integers(0, 9), st.sampled_from([1, 2, -1]),
 )  # fmt: skip
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_sliding_windows_are_slices(size: int, step: int, more: int, axis: int) -> None:
     class Windows(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ def test_windows_of_windows_are_moved_in_five_axes() -> None:
 @given(
     st.integers(2, 3), st.integers(1, 3), st.integers(0, 1), st.integers(1, 2), st.integers(5, 9),
 )  # fmt: skip
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_unfold_and_fold_are_convolutions(
     kernel: int, stride: int, padding: int, dilation: int, size: int
 ) -> None:
@@ -172,7 +172,7 @@ def test_unfold_and_fold_are_convolutions(
     st.lists(st.integers(0, 2), min_size=4, max_size=4), st.integers(2, 3), st.integers(1, 2),
     st.integers(4, 9),
 )  # fmt: skip
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_pads_of_minus_infinity_become_the_poolings_own(
     pads: list[int], kernel: int, stride: int, size: int
 ) -> None:
