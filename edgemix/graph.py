@@ -48,6 +48,15 @@ VIEW = frozenset(
 )  # fmt: skip
 """Operators that move values and never change one."""
 
+SAME_ORDER = frozenset(
+    {
+        aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints,
+        aten.unflatten.int, aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims,
+        aten.squeeze.default, aten.contiguous.default, aten.clone.default,
+    }
+)  # fmt: skip
+"""Views whose values, in row-major order, are those of their input."""
+
 REORDERING = VIEW - {aten.select.int, aten.slice.Tensor}
 """Views that keep all of their input's values."""
 

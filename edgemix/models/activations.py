@@ -22,15 +22,3 @@ class StarReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         return self.scale * torch.relu(x).square() + self.bias
-
-
-class SquaredReLU(nn.Module):
-    """y = relu(x)².
-
-    So et al., "Primer", NeurIPS 2021, section 4.2.
-
-    Shape: any → the same.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        return torch.relu(x).square()

@@ -40,7 +40,7 @@ class Embedding:
     padding: int | None = None
     """None: half of the kernel."""
     bias: bool = False
-    norm: Literal["before", "after", "none"] = "after"
+    norm: Literal["before", "after"] = "after"
 
 
 @dataclass(frozen=True)
@@ -147,4 +147,4 @@ def _embedding(stage: Stage, width: int, norm: Norm) -> list[nn.Module]:
     conv = nn.Conv2d(width, stage.dim, e.kernel, e.stride, padding=padding, bias=e.bias)
     if e.norm == "before":
         return [norm(width), conv]
-    return [conv, norm(stage.dim)] if e.norm == "after" else [conv]
+    return [conv, norm(stage.dim)]

@@ -24,7 +24,7 @@ from edgemix.models.mixers.local_perception import LocalPerception
 from edgemix.models.mixers.mlp import ChannelMlp
 from edgemix.models.mixers.random_matrix import RandomMatrix
 from edgemix.models.norm import ChannelNorm, MapNorm
-from edgemix.models.stems import Mixed, Positions, nothing, two_convolutions
+from edgemix.models.stems import Mixed, Positions, two_convolutions
 
 Factory = tuple[nn.Module, tuple[Tensor, ...]]
 Plan = tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
@@ -118,7 +118,7 @@ def _inception(plan: Plan) -> nn.Module:
         Stage(
             dim, depth, partial(Inception, heads=heads, pool=2 if i < 2 else 1),
             channel_mixer=partial(ChannelMlp, ratio=4.0, activation=nn.GELU),
-            embedding=partial(_placed, size=56 >> i) if j == 0 else nothing,
+            embedding=partial(_placed, size=56 >> i) if j == 0 else nn.Identity,
             layer_scale=1e-6 if i >= 2 else None,
         )
         for i, (dim, parts) in enumerate(plan)
@@ -152,11 +152,7 @@ def _fast_forward(
         )
         for i, (dim, depth) in enumerate(zip(dims, depths, strict=True))
     ]  # fmt: skip
-    return MetaFormer(stages, norm=_none, final=nn.BatchNorm2d)
-
-
-def _none(_dim: int) -> nn.Module:
-    return nn.Identity()
+    return MetaFormer(stages, norm=nn.Identity, final=nn.BatchNorm2d)
 
 
 def _narrow_start(channels: int, dim: int) -> nn.Module:

@@ -27,14 +27,6 @@ def two_convolutions(
     return nn.Sequential(*(layers if last else layers[:-1]))
 
 
-def nothing(channels: int, dim: int) -> nn.Module:
-    """For a stage that goes on with the map of the one before it.
-
-    Shape: [n, c, h, w] → [n, c, h, w].
-    """
-    return nn.Identity()
-
-
 class Positions(nn.Module):
     """y = x + p, one learned vector for every position.
 

@@ -45,14 +45,9 @@ def _twin(node: Node) -> torch._ops.OpOverload | None:
     return getattr(packet, target._overloadname, None)
 
 
-_SAME_ORDER = frozenset(
-    {
-        aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints,
-        aten.unflatten.int, aten.unsqueeze.default, aten.squeeze.default, aten.squeeze.dim,
-        aten.squeeze.dims, aten.alias.default, aten.detach.default, aten.contiguous.default,
-        aten.to.dtype, aten.dropout.default,
-    }
-)  # fmt: skip
+_SAME_ORDER = g.SAME_ORDER | {
+    aten.alias.default, aten.detach.default, aten.to.dtype, aten.dropout.default,
+}  # fmt: skip
 """Operators that give all of a value in its order, where they give its memory."""
 
 _OVERWRITING = (

@@ -17,21 +17,13 @@ from edgemix.rewrites.writer import Writer
 MOST = 5
 """Axes that Core ML's tensors have; other runtimes' fast kernels for permutations end there too."""
 
-SAME_ORDER = frozenset(
-    {
-        aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints,
-        aten.unflatten.int, aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims,
-        aten.squeeze.default, aten.contiguous.default, aten.clone.default,
-    }
-)  # fmt: skip
-"""Views whose values, in row-major order, are those of their input."""
 _MOVES = frozenset({aten.permute.default, aten.transpose.int})
 _PICKS = frozenset({aten.select.int, aten.slice.Tensor})
 _REDUCES = frozenset({aten.amax.default, aten.mean.dim, aten.sum.dim_IntList})
 """These and picks do one thing to one axis, wherever the others are."""
 _BY_ROWS = frozenset({aten.linear.default})
 """What treats all rows alike, the last axis being one row."""
-_KNOWN = SAME_ORDER | _MOVES | _PICKS | _REDUCES | _BY_ROWS
+_KNOWN = g.SAME_ORDER | _MOVES | _PICKS | _REDUCES | _BY_ROWS
 
 
 @dataclass(frozen=True)
@@ -95,7 +87,7 @@ def _from(first: Node) -> list[Node]:
 
 
 def _is_known(node: Node) -> bool:
-    return node.target in SAME_ORDER or (node.target in _KNOWN and not node.kwargs)
+    return node.target in g.SAME_ORDER or (node.target in _KNOWN and not node.kwargs)
 
 
 def _rewrite(module: GraphModule, nodes: list[Node], name: str) -> None:

@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
 from edgemix.graph import aten
-from edgemix.rewrites.narrow_moves import MOST, SAME_ORDER
+from edgemix.rewrites.narrow_moves import MOST
 from edgemix.rewrites.writer import Writer
 
 _ARITHMETIC = frozenset({aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor})
@@ -53,7 +53,7 @@ def _narrowed(write: Writer, node: Node) -> None:
         assert isinstance(wide, Node)
         narrow = [math.prod(shape[:front]), *g.shape_of(wide)[front:]]
         source: Any = wide
-        while source.target in SAME_ORDER:
+        while source.target in g.SAME_ORDER:
             source = source.args[0]
         operands.append(write(aten.reshape.default, source, narrow))
     found = write(node.target, *operands)

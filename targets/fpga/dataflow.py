@@ -172,8 +172,4 @@ def argument(node: Node, position: int, default: Any) -> Any:
 
 def pair(node: Node, position: int, default: int) -> tuple[int, int]:
     """An argument that is one number or one for each of height and width."""
-    value = argument(node, position, default)
-    if isinstance(value, int):
-        return value, value
-    first, second = value if len(value) == 2 else (value[0], value[0])
-    return int(first), int(second)
+    return g.pair(argument(node, position, default))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from edgemix.errors import InputError
-from edgemix.models.mixers.attention import attended
+from edgemix.models.mixers.attention import attended, in_heads
 
 
 class Inception(nn.Module):
@@ -48,7 +48,8 @@ class Inception(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         first, second, third = torch.split(x, self.sizes, dim=1)
-        low = self.grow(attended(self.qkv(self.shrink(third)), self.heads))
+        third = self.shrink(third)
+        low = self.grow(attended(*in_heads(self.qkv(third), self.heads)).reshape(third.shape))
         wide = torch.cat([self.conv(first), self.peaks(second), low], dim=1)
         result: Tensor = self.proj(wide + self.fuse(wide))
         return result
