@@ -1,0 +1,35 @@
+"""What a preset is: a published model, and what its authors say of its size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+Factory = tuple[nn.Module, tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A published model: how it is built, and what its authors say of its size."""
+
+    build: Callable[[], nn.Module]
+    input: tuple[int, ...]
+    """Of one sample: [channels, height, width]."""
+    parameters: float
+    """Learned ones in millions, as published."""
+    macs: float
+    """In billions, as published."""
+    source: str
+    frozen: float = 0.0
+    """Those that are drawn and never learned, in millions."""
+    folded: bool = False
+    """Whether they are counted after norms and branches became one convolution."""
+
+    def factory(self) -> Factory:
+        """The model with weights drawn for seed 0, and an example input [1, ...]."""
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return self.build().eval(), (torch.zeros(1, *self.input),)
