@@ -54,7 +54,7 @@ def summary(rows: Rows) -> Iterator[str]:
         line = f"{_titled(*column)}: {kept} of {len(of)} keep the bar {bar}, {len(of) - len(ran)} refused"
         missed = {r["system"] for r in ran if not r["passed"]}
         stray = missed & _strays(rows, column[0])
-        yield f"{line}; {len(stray)} that miss it stray as far by one rounding" if stray else line
+        yield f"{line}; of those that miss it, {len(stray)} do so by themselves" if stray else line
 
 
 def _strays(rows: Rows, recipe: str) -> set[str]:
