@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
+from torch.utils._pytree import tree_leaves
 
 from edgemix import graph as g
 from edgemix.encoding import Encoding
@@ -130,6 +131,8 @@ class Program:
         module = module.eval()
         try:
             graph = export(module, tuple(example))
+            if _nested(graph):
+                graph = export(_Leaves(module), tuple(example))
         except Exception as error:  # torch.export raises many classes, none of them public
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise InputError(
@@ -148,6 +151,12 @@ class Program:
         Raises:
             InputError: the graph has symbolic shapes, or inputs or outputs that are no tensors.
         """
+        if _nested(graph):
+            raise InputError(
+                "the outputs of a model must be tensors side by side, not in one another",
+                at=origin.source,
+                do="export a module that returns one flat tuple of them",
+            )
         nodes = {node.name: node for node in graph.graph.nodes}
         signature = graph.graph_signature
         takes = tuple(_spec(nodes[n], origin) for n in signature.user_inputs)
@@ -412,6 +421,23 @@ class Program:
         from edgemix import archive
 
         return archive.load(path)
+
+
+class _Leaves(nn.Module):
+    """A model whose outputs lie in tuples, lists or dictionaries of one another, side by side."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tree_leaves(self.model(*inputs)))
+
+
+def _nested(graph: ExportedProgram) -> bool:
+    spec = graph.call_spec.out_spec
+    flat = spec is None or spec.is_leaf() or spec.type in (tuple, list)
+    return not flat or any(not child.is_leaf() for child in (spec.children() if spec else ()))
 
 
 def export(module: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:

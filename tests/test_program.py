@@ -108,6 +108,25 @@ def test_a_model_that_cannot_be_traced_says_why() -> None:
         Program.trace(Branching(), (torch.rand(2),), Origin("test"))
 
 
+class Nested(nn.Module):
+    def forward(self, x: torch.Tensor) -> dict[str, object]:
+        return {"sum": x + 1, "both": (x * 2, [x * 3])}
+
+
+def test_outputs_in_one_another_come_side_by_side() -> None:
+    x = torch.rand(1, 3)
+    program = Program.trace(Nested(), (x,), Origin("test"))
+    assert [spec.name for spec in program.outputs] == ["output_0", "output_1", "output_2"]
+    for found, factor in zip(program.run(x)[1:], (2, 3), strict=True):
+        assert torch.equal(found, x * factor)
+
+
+def test_an_exported_file_with_nested_outputs_is_refused() -> None:
+    exported = torch.export.export(Nested(), (torch.rand(1, 3),))
+    with pytest.raises(InputError, match="side by side, not in one another"):
+        Program.from_exported(exported, Origin("test.pt2"))
+
+
 def test_a_model_that_changes_its_buffers_is_refused() -> None:
     with pytest.raises(InputError, match="changes its own buffer calls"):
         Program.trace(Counting(), (torch.rand(2),), Origin("test"))
