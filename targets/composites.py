@@ -43,7 +43,7 @@ def odd_widths(program: Program, module: GraphModule, title: str) -> Iterator[Fi
     for node in module.graph.nodes:
         if g.is_quantize(node) and node.args[0].op != "get_attr":
             bits = g.encoding_of(module, node).bits
-            if bits != 8:
+            if bits not in (_SPIKE, 8):
                 odd[through_quantization(node)] = bits
     if odd:
         first = next(iter(odd))
@@ -66,6 +66,8 @@ def grouped_weights(module: GraphModule, title: str) -> Iterator[Finding]:
         yield Finding(g.where(next(iter(grouped[0].users))), why, remedy)
 
 
+_SPIKE = 1
+"""Bits of a value that is 0 or 1: in eight it is the same."""
 _NEAREST = {"w4a4": "w4a8", "fixed-auto": "fixed8"}
 """Recipes whose values have eight bits, for those whose values have not; int8 for others."""
 

@@ -10,7 +10,8 @@ from edgemix.cli.doctor import doctor
 from edgemix.cli.export import export
 from edgemix.cli.inspect import inspect
 from edgemix.cli.synth import synth
+from edgemix.cli.systems import systems
 from edgemix.cli.validate import validate
 
-for command in (deploy, compare, inspect, export, validate, synth, doctor, demo):
+for command in (deploy, compare, inspect, export, validate, synth, systems, doctor, demo):
     app.command()(command)

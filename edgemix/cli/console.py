@@ -52,6 +52,10 @@ class Bars:
         yield lambda done: self._progress.update(task, completed=done)
         self._progress.update(task, total=total or 1.0, completed=total or 1.0)
 
+    def say(self, line: str) -> None:
+        """A line above the bars, which stays."""
+        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
 
 def print_json(value: Any) -> None:
     """Machine-readable output, alone on standard output."""

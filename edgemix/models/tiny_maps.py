@@ -100,3 +100,7 @@ def __getattr__(name: str) -> Callable[[], Factory]:
     if name in MIXERS:
         return partial(factory, name)
     raise AttributeError(f"there is no tiny model {name}")
+
+
+def __dir__() -> list[str]:
+    return sorted(MIXERS)

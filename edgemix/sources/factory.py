@@ -5,6 +5,7 @@ The one source that runs foreign code: naming it on the command line asks for th
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 from pathlib import Path
@@ -34,9 +35,9 @@ def load(argument: str) -> SourceModel:
         raise InputError(f"cannot import {path}: {type(error).__name__}: {error}") from error
     if not callable(factory := getattr(module, name, None)):
         known = [n for n in dir(module) if callable(getattr(module, n)) and not n.startswith("_")]
-        raise InputError(
-            f"{path} has no function {name}", do=f"it has {', '.join(known[:8]) or 'none'}"
-        )
+        near = difflib.get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known[:8])}"
+        raise InputError(f"{path} has no function {name}", do=hint if known else "it has none")
     try:
         made = factory()
     except Exception as error:  # foreign code

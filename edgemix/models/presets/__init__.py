@@ -20,3 +20,7 @@ def __getattr__(name: str) -> Callable[[], Factory]:
     if name in PRESETS:
         return PRESETS[name].factory
     raise AttributeError(f"there is no preset {name}")
+
+
+def __dir__() -> list[str]:
+    return sorted(PRESETS)

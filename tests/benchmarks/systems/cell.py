@@ -23,6 +23,8 @@ from edgemix.proof import Contract
 from edgemix.quantize.calibrate import Calibration, calibrate
 from edgemix.quantize.convert import quantize
 from edgemix.quantize.recipe import Recipe
+from edgemix.systems.cell import lowered
+from edgemix.systems.stray import strayed
 from edgemix.targets.base import Adopting, Arrays, Target
 from tests.benchmarks.systems.cases import Case, case
 
@@ -103,20 +105,10 @@ def _one(
 ) -> tuple[Row, Arrays]:
     row = Row(system, recipe, target.name)
     start = time.perf_counter()
-    findings = target.supports(program)
-    if findings:
-        return _refused(row, "; ".join(map(str, findings)), start), ()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        program.save(folder / "program.edgemix")
-        (made := folder / "made").mkdir()
-        try:
-            artifact = target.lower(program, folder / "program.edgemix", made)
-            outputs = target.run(artifact, made, (of.samples.numpy(),))
-        except EdgemixError as error:
-            return _refused(row, str(error), start), ()
-        size = sum(p.stat().st_size for p in made.rglob("*") if p.is_file())
-    assert outputs is not None
+    try:
+        outputs, size = lowered(target, program, (of.samples.numpy(),))
+    except EdgemixError as error:
+        return _refused(row, str(error), start), ()
     seconds = round(time.perf_counter() - start, 1)
     row = Row(system, recipe, target.name, seconds=seconds, size=size)
     expected = tuple(t.numpy() for t in of.expected(program))
@@ -124,46 +116,12 @@ def _one(
 
 
 def _rounded(system: str, recipe: str, of: Case, program: Program) -> Row:
-    """How far the program itself strays when one sum of each layer rounds the other way.
-
-    Integers that move redraw those of every layer behind: where this misses a bar, no implementation
-    that adds up in another order can be nearer than by chance.
-    """
-    module = program.module()
-    moved = _Moved(module)
-    pieces = of.samples.split(program.inputs[0].shape[0])
-    with torch.no_grad():
-        outputs = [moved.run(x) for x in pieces]
-    found = torch.cat([x[0] if isinstance(x, (tuple, list)) else x for x in outputs])
+    """How far the program itself strays, see ``edgemix.systems.stray``."""
     row = Row(system, recipe, PROGRAM)
     expected = [t.numpy() for t in program.run(of.samples)[:1]]
     contract = targets.load("coreml").promise(program)
-    return _compared(row, program, expected, (found.numpy(),), contract, ROUNDED)
-
-
-class _Moved(torch.fx.Interpreter):
-    """Runs a program as if each layer's sum that is nearest to a tie had gone the other way."""
-
-    def __init__(self, module: torch.fx.GraphModule) -> None:
-        super().__init__(module)
-        self.roundings = set[torch.fx.Node]()
-        layer = False
-        for node in module.graph.nodes:
-            layer = layer or node.target in g.PRODUCT
-            if layer and g.is_quantize(node):
-                self.roundings.add(node)
-                layer = False
-
-    def run_node(self, n: torch.fx.Node) -> Any:
-        value = super().run_node(n)
-        if n in self.roundings:
-            sums, scale, zero, low, high = self.fetch_args_kwargs_from_env(n)[0][:5]
-            wanted = sums / scale + zero
-            off = (wanted - value).where((wanted > low) & (wanted < high), 0.0).flatten()
-            hardest = off.abs().argmax()
-            value = value.clone()
-            value.flatten()[hardest] += off[hardest].sign().to(value.dtype)
-        return value
+    found = strayed(program, of.samples).numpy()
+    return _compared(row, program, expected, (found,), contract, ROUNDED)
 
 
 def _halved(system: str, recipe: str, of: Case, program: Program) -> Row:

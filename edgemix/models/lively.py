@@ -1,0 +1,62 @@
+"""Untrained models whose every part counts: weights as after training, norms that saw noise.
+
+Some models start parts of them at zero or at 1e-5. Outputs then are the same for all inputs, and a
+comparison of two of them sees nothing of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+_FAINT = 0.1
+"""Gains below it are those of LayerScale, which silence a block before it is trained."""
+_GAIN = 0.3
+_SEEN = 64
+
+
+def lively(
+    build: Callable[[], nn.Module], shape: tuple[int, ...]
+) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """That model with weights drawn for seed 0, in eval mode, and an example [1, ...] of zeros.
+
+    Args:
+        build: the model, as it starts its training.
+        shape: of one sample of its input.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = build()
+        enliven(module)
+        see(module, torch.randn(_SEEN, *shape))
+    return module.eval(), (torch.zeros(1, *shape),)
+
+
+def enliven(module: nn.Module) -> None:
+    """Draw all weights as spread as after training; what is never trained stays."""
+    with torch.no_grad():
+        for name, p in module.named_parameters():
+            if not p.requires_grad:
+                continue
+            if p.ndim >= 2 and p[0].numel() > 1:
+                p.normal_(0.0, p[0].numel() ** -0.5)
+            elif float(p.abs().max()) < _FAINT and not name.endswith("bias"):
+                p.normal_(_GAIN, _FAINT)
+            else:
+                p.add_(torch.randn_like(p), alpha=_FAINT)
+
+
+def see(module: nn.Module, samples: Tensor) -> None:
+    """Give batch norms the statistics of a few samples, and put the module into eval mode."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a mean over all that was seen
+        norm.train()
+    if norms:
+        with torch.no_grad():
+            module(samples)
+    module.eval()
