@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edgemix.models.presets import baselines, cas_vit, ffnet, iformer
+from edgemix.models.presets import baselines, cas_vit, ffnet, hydra, iformer, mamba_mixer
 from edgemix.models.presets.base import Factory, Preset
 
 PRESETS: dict[str, Preset] = {
-    **baselines.PRESETS, **cas_vit.PRESETS, **ffnet.PRESETS, **iformer.PRESETS,
+    **baselines.PRESETS, **cas_vit.PRESETS, **ffnet.PRESETS, **hydra.PRESETS, **iformer.PRESETS,
+    **mamba_mixer.PRESETS,
 }  # fmt: skip
 
 

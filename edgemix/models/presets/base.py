@@ -17,16 +17,18 @@ class Preset:
 
     build: Callable[[], nn.Module]
     input: tuple[int, ...]
-    """Of one sample: [channels, height, width]."""
+    """Of one sample: [channels, height, width], or [time, features]."""
     parameters: float
     """Learned ones in millions, as published."""
-    macs: float
-    """In billions, as published."""
+    macs: float | None
+    """In billions, as published; None where nobody says."""
     source: str
     frozen: float = 0.0
     """Those that are drawn and never learned, in millions."""
     folded: bool = False
     """Whether they are counted after norms and branches became one convolution."""
+    counted: float | None = None
+    """Where what is published leaves parts open: the learned ones of what is built here."""
 
     def factory(self) -> Factory:
         """The model with weights drawn for seed 0, and an example input [1, ...]."""
