@@ -13,14 +13,17 @@ from torch import Tensor, nn
 
 from edgemix.models.recurrent.causal_conv import CausalConv
 from edgemix.models.recurrent.chunked_attention import ChunkedAttention
+from edgemix.models.recurrent.fast_conformer import ConformerBlock
 from edgemix.models.recurrent.linear_attention import (
     DeltaNet,
     GatedLinearAttention,
     LinearAttention,
 )
+from edgemix.models.recurrent.linear_transformer import LinearTransformer
 from edgemix.models.recurrent.lmu import LMU, LMUCell
 from edgemix.models.recurrent.lmuformer import LMUFormer
 from edgemix.models.recurrent.mamba import Mamba
+from edgemix.models.recurrent.mamba_backbone import MambaBackbone
 from edgemix.models.recurrent.skim import SkiM
 from edgemix.models.recurrent.xlstm import MLSTM, SLSTM
 from edgemix.models.spiking.delays import DelayMlp
@@ -142,6 +145,21 @@ def chunked_attention() -> tuple[nn.Module, Tensor]:
     return _seeded(lambda: ChunkedAttention(_FEATURES, heads=2, chunk=2, reach=4))
 
 
+def fast_conformer() -> tuple[nn.Module, Tensor]:
+    """A block of the cache-aware FastConformer, chunks of two, with a cache of four."""
+    return _seeded(lambda: ConformerBlock(_FEATURES, heads=2, chunk=2, reach=4, kernel=3, expand=2))
+
+
+def mamba_backbone() -> tuple[nn.Module, Tensor]:
+    """A Mamba block behind its norm and beside its residual path, and a head."""
+    return _seeded(lambda: MambaBackbone(_FEATURES, 1, 3, states=2, kernel=3))
+
+
+def linear_transformer() -> tuple[nn.Module, Tensor]:
+    """A block of the linear Transformer, and a head."""
+    return _seeded(lambda: LinearTransformer(_FEATURES, 1, heads=2, outputs=3, expand=2))
+
+
 def skim() -> tuple[nn.Module, Tensor]:
     """SkiM, segments of two."""
     return _seeded(lambda: SkiM(_FEATURES, 4, segment=2))
@@ -150,7 +168,7 @@ def skim() -> tuple[nn.Module, Tensor]:
 FACTORIES: tuple[Factory, ...] = (
     lstm, gru, rnn, causal_conv, lif, adaptive_lif, max_former, delay_mlp, lmu, lmu_cell, lmuformer,
     spiking_lmuformer, mamba, linear_attention, gated_linear_attention, delta_net, slstm, mlstm,
-    chunked_attention, skim,
+    chunked_attention, fast_conformer, mamba_backbone, linear_transformer, skim,
 )  # fmt: skip
 """All of them."""
 

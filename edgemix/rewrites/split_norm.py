@@ -1,4 +1,4 @@
-"""LayerNorm and GroupNorm → mean, subtract, mean of squares, rsqrt, product, affine map."""
+"""LayerNorm, GroupNorm, RMSNorm → mean, subtract, mean of squares, rsqrt, product, affine map."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
@@ -17,7 +18,7 @@ from edgemix.rewrites.base import step
 
 @dataclass(frozen=True)
 class SplitNorm:
-    """Split every layer norm and group norm.
+    """Split every layer norm, group norm and root mean square norm.
 
     Before::
 
@@ -28,9 +29,11 @@ class SplitNorm:
         x ─┬────────▶ sub ─┬─────────────────────────────────────────▶ mul ─▶ · γ + β ─▶ y
            └─▶ mean ───┘   └─▶ square ─▶ mean ─▶ add ε ─▶ rsqrt ──────┘
 
-    γ and β go into the linear operators behind where these are the only readers. Once quantized,
-    means and products of integers are exact and rsqrt is a table. Ba, Kiros and Hinton, "Layer
-    Normalization", 2016; Wu and He, "Group Normalization", ECCV 2018.
+    without the mean and its difference for an RMSNorm, which has no β either. γ and β go into the
+    linear operators behind where these are the only readers. Once quantized, means and products of
+    integers are exact and rsqrt is a table. Ba, Kiros and Hinton, "Layer Normalization", 2016; Wu
+    and He, "Group Normalization", ECCV 2018; Zhang and Sennrich, "Root Mean Square Layer
+    Normalization", NeurIPS 2019.
     """
 
     name: ClassVar[str] = "split_norm"
@@ -40,15 +43,17 @@ class SplitNorm:
         nodes = module.graph.nodes
         layer = [n for n in nodes if n.target is aten.layer_norm.default]
         group = [n for n in nodes if n.target is aten.group_norm.default]
+        square = [n for n in nodes if n.target is aten.rms_norm.default]
         for node in layer:
             x, shape, gamma, beta, epsilon = _arguments(node)
             axes = list(range(-len(shape), 0))
-            last = len(g.shape_of(node)) - 1 if len(axes) == 1 else None
-            affine = _Affine(gamma, beta, last, tuple(shape))
+            affine = _Affine(gamma, beta, _last(node, axes), tuple(shape))
             _replace(module, node, x, axes, affine, epsilon, self.name)
         for node in group:
             _split_group(module, node, self.name)
-        return len(layer) + len(group)
+        for node in square:
+            _split_square(module, node, self.name)
+        return len(layer) + len(group) + len(square)
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,22 @@ def _arguments(node: Node) -> tuple[Any, Any, Any, Any, float]:
     defaults: list[Any] = [None, None, None, None, 1e-5]
     x, over, gamma, beta, epsilon = given + defaults[len(given) :]
     return x, over, gamma, beta, float(epsilon)
+
+
+def _last(node: Node, axes: list[int]) -> int | None:
+    """The axis that γ and β run along where the norm is over one axis."""
+    return len(g.shape_of(node)) - 1 if len(axes) == 1 else None
+
+
+def _split_square(module: GraphModule, node: Node, name: str) -> None:
+    given: list[Any] = list(node.args)
+    x, shape, gamma, epsilon = given + [None] * (4 - len(given))
+    if epsilon is None:
+        epsilon = torch.finfo(x.meta["val"].dtype).eps
+    axes = list(range(-len(shape), 0))
+    with module.graph.inserting_before(node):
+        result = _scaled(node, x, axes, float(epsilon), name)
+    _finish(module, node, result, _Affine(gamma, None, _last(node, axes), tuple(shape)), name)
 
 
 def _split_group(module: GraphModule, node: Node, name: str) -> None:
@@ -97,7 +118,11 @@ def _replace(
 
 def _normalized(node: Node, x: Node, axes: list[int], epsilon: float, name: str) -> Node:
     centre = step(node, name, aten.mean.dim, x, axes, True)
-    centred = step(node, name, aten.sub.Tensor, x, centre)
+    return _scaled(node, step(node, name, aten.sub.Tensor, x, centre), axes, epsilon, name)
+
+
+def _scaled(node: Node, centred: Node, axes: list[int], epsilon: float, name: str) -> Node:
+    """A centred tensor over the root of its mean square."""
     squares = step(node, name, aten.mul.Tensor, centred, centred)
     variance = step(node, name, aten.mean.dim, squares, axes, True)
     safe = step(node, name, aten.add.Tensor, variance, epsilon)

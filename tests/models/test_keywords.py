@@ -82,8 +82,8 @@ def test_the_surrogate_is_the_derivative_of_an_arctangent() -> None:
 def test_a_learned_delay_is_one_tap_when_it_is_used() -> None:
     layer = DelayedLinear(2, 1, 5)
     with torch.no_grad():
-        layer.delay.copy_(torch.tensor([[0.2, 2.6]]))
-        layer.weight.copy_(torch.tensor([[1.0, 10.0]]))
+        layer.delay.copy_(torch.tensor([[[0.2], [2.6]]]))
+        layer.weight.copy_(torch.tensor([[[1.0], [10.0]]]))
     layer.eval()
     x = torch.zeros(1, 8, 2)
     x[0, 1] = 1.0

@@ -23,6 +23,7 @@ def test_parameters_are_as_published(name: str) -> None:
     learned -= _folded(model) if preset.folded else 0
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     said = preset.parameters if preset.counted is None else preset.counted
+    assert said is not None
     digits = len(str(said).partition(".")[2])
     assert round(learned / 1e6, digits) == said
     assert round(frozen / 1e6, 1) == preset.frozen

@@ -393,6 +393,31 @@ def test_norms_become_means_squares_and_one_table() -> None:
     assert all(str(g.where(n).source).startswith("test_rewrites.py:") for n in steps)
 
 
+class Squares(nn.Module):
+    """Root mean square norms: one whose γ moves, one without it and with an ε of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.into = nn.RMSNorm(6), nn.Linear(6, 6)
+        self.plain = nn.RMSNorm((5, 6), eps=1e-3, elementwise_affine=False)
+        nn.init.normal_(self.first.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.plain(self.into(self.first(x)))
+
+
+def test_norms_of_root_mean_squares_become_squares_and_one_table() -> None:
+    torch.manual_seed(0)
+    module = Squares()
+    program = Program.trace(module, (torch.zeros(1, 5, 6),), Origin("test"))
+    after = rewrites.standard(program, ("norm",))
+    names = operators(after)
+    assert "rms_norm" not in names and "sub" not in names
+    assert (names.count("rsqrt"), names.count("linear"), names.count("mul")) == (2, 1, 4)
+    x = torch.randn(4, 5, 6) * 3 + 1
+    torch.testing.assert_close(after.run(x)[0], module(x), rtol=1e-5, atol=1e-5)
+
+
 class Quotients(nn.Module):
     """Divisions by a value, by a number, by a constant."""
 

@@ -8,13 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edgemix.models.presets import baselines, cas_vit, ffnet, hydra, iformer, mamba_mixer
+from edgemix.models.presets import (
+    baselines,
+    cas_vit,
+    delays,
+    fast_conformer,
+    ffnet,
+    hydra,
+    iformer,
+    linear_transformer,
+    lmuformer,
+    mamba,
+    mamba_mixer,
+    max_former,
+    skim,
+)
 from edgemix.models.presets.base import Factory, Preset
 
+_FAMILIES = (
+    baselines, cas_vit, delays, fast_conformer, ffnet, hydra, iformer, linear_transformer,
+    lmuformer, mamba, mamba_mixer, max_former, skim,
+)  # fmt: skip
+
 PRESETS: dict[str, Preset] = {
-    **baselines.PRESETS, **cas_vit.PRESETS, **ffnet.PRESETS, **hydra.PRESETS, **iformer.PRESETS,
-    **mamba_mixer.PRESETS,
-}  # fmt: skip
+    name: preset for family in _FAMILIES for name, preset in family.PRESETS.items()
+}
 
 
 def __getattr__(name: str) -> Callable[[], Factory]:

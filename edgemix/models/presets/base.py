@@ -17,11 +17,11 @@ class Preset:
 
     build: Callable[[], nn.Module]
     input: tuple[int, ...]
-    """Of one sample: [channels, height, width], or [time, features]."""
-    parameters: float
-    """Learned ones in millions, as published."""
+    """Of one sample: [channels, height, width], of a model with a memory [time, ...]."""
+    parameters: float | None
+    """Learned ones in millions, as published; None where nobody published them."""
     macs: float | None
-    """In billions, as published; None where nobody says."""
+    """In billions, as published; None where nobody published them."""
     source: str
     frozen: float = 0.0
     """Those that are drawn and never learned, in millions."""

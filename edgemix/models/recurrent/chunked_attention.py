@@ -64,9 +64,12 @@ class ChunkedAttention(Stepwise):
         return q * self.size**-0.5, k, v
 
     def _attended(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
-        scores = q @ k.transpose(-2, -1)
+        scores = self._scores(q, k)
         # A softmax whose weights are masked, not its scores: no number has to stand for −∞.
         weights = torch.exp(scores - scores.amax(-1, keepdim=True)) * seen
         mixed = (weights / weights.sum(-1, keepdim=True)) @ v
         result: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return result
+
+    def _scores(self, q: Tensor, k: Tensor) -> Tensor:
+        return q @ k.transpose(-2, -1)

@@ -13,12 +13,12 @@ from edgemix.streaming.protocol import State, Stepwise, held, zeros
 class _Heads(Stepwise):
     """What the three have in common: q, k, v in heads, a memory S [batch, heads, d_k, d_v]."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, *, bias: bool = False) -> None:
         super().__init__()
         if dim % heads:
             raise InputError(f"{dim} channels do not divide into {heads} heads")
         self.dim, self.heads, self.size = dim, heads, dim // heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
         self.proj = nn.Linear(dim, dim)
 
     def initial_state(self, batch: int = 1) -> State:
@@ -47,8 +47,8 @@ class LinearAttention(_Heads):
     Shape: [batch, time, dim] → [batch, time, dim].
     """
 
-    def __init__(self, dim: int, heads: int = 2) -> None:
-        super().__init__(dim, heads)
+    def __init__(self, dim: int, heads: int = 2, *, bias: bool = False) -> None:
+        super().__init__(dim, heads, bias=bias)
 
     def initial_state(self, batch: int = 1) -> State:
         """``memory`` and ``normalizer``: sums of what keys have stored, and of the keys."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgemix.models.norm import FeatureNorm
-from edgemix.models.spiking.neurons import LIF, LeakyIntegrator
+from edgemix.models.spiking.neurons import LIF, LeakyIntegrator, Reset
+from edgemix.streaming.forms import Pointwise
 from edgemix.streaming.protocol import Assembled, Run, State, Stepwise, held, zeros
 from edgemix.streaming.window import convolve_last
 
 
 class DelayedLinear(Stepwise):
-    """y_o(t) = Σ_i W_oi x_i(t − d_oi): every synapse has a delay of its own.
+    """y_o(t) = Σ_i Σ_k W_oik x_i(t − d_oik): every synapse has delays of its own, mostly one.
 
     Hammouamri, Khalfaoui-Hassani, Masquelier, "Learning Delays in Spiking Neural Networks Using
     Dilated Convolutions with Learnable Spacings", ICLR 2024, section 3. In training a synapse is a
@@ -28,12 +29,12 @@ class DelayedLinear(Stepwise):
 
     kernel: Tensor
 
-    def __init__(self, inputs: int, outputs: int, longest: int) -> None:
+    def __init__(self, inputs: int, outputs: int, longest: int, *, count: int = 1) -> None:
         super().__init__()
         self.inputs, self.longest = inputs, longest
-        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, count))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
-        self.delay = nn.Parameter(torch.rand(outputs, inputs) * (longest - 1))
+        self.delay = nn.Parameter(torch.rand(outputs, inputs, count) * (longest - 1))
         self.sigma = longest / 2
         self.register_buffer("kernel", torch.zeros(outputs, inputs, longest), persistent=False)
         self.eval().train()
@@ -72,32 +73,47 @@ class DelayedLinear(Stepwise):
         age = torch.arange(self.longest - 1, -1, -1, device=delay.device)
         distance = age - delay[..., None]
         if sigma == 0.0:
-            return self.weight[..., None] * (distance == 0)
-        bell = torch.exp(-0.5 * (distance / sigma) ** 2)
-        return self.weight[..., None] * (bell / (bell.sum(-1, keepdim=True) + 1e-7))
+            taps = self.weight[..., None] * (distance == 0)
+        else:
+            bell = torch.exp(-0.5 * (distance / sigma) ** 2)
+            taps = self.weight[..., None] * (bell / (bell.sum(-1, keepdim=True) + 1e-7))
+        return taps.sum(2)
 
 
 class DelayMlp(Assembled):
     """Layers of delayed synapses, batch norm and LIF neurons; a leaky readout.
 
     Shape: [batch, time, inputs] → [batch, time, classes].
+
+    Args:
+        inputs: features of a step.
+        hidden: neurons of every layer.
+        classes: of the readout.
+        longest: steps that a delay may last, the present one included.
+        count: delays of a synapse.
+        leak: of the neurons.
+        reset: of the neurons.
+        head: what leads to the readout, from neurons and classes.
+        readout_leak: of the readout.
     """
 
     def __init__(
-        self, inputs: int, hidden: Sequence[int], classes: int, *, longest: int = 8,
-        leak: float = 0.5,
+        self, inputs: int, hidden: Sequence[int], classes: int, *, longest: int = 8, count: int = 1,
+        leak: float = 0.5, reset: Reset = "subtract",
+        head: Callable[[int, int], Stepwise] = lambda a, b: Pointwise(nn.Linear(a, b)),
+        readout_leak: float = 0.0625,
     ) -> None:  # fmt: skip
         super().__init__()
         widths = [inputs, *hidden]
         pairs = list(pairwise(widths))
-        self.synapses = nn.ModuleList([DelayedLinear(a, b, longest) for a, b in pairs])
+        self.synapses = nn.ModuleList([DelayedLinear(a, b, longest, count=count) for a, b in pairs])
         self.norms = nn.ModuleList([FeatureNorm(b) for _, b in pairs])
-        self.neurons = nn.ModuleList([LIF(b, leak=leak) for _, b in pairs])
-        self.head = nn.Linear(widths[-1], classes)
-        self.readout = LeakyIntegrator(classes)
+        self.neurons = nn.ModuleList([LIF(b, leak=leak, reset=reset) for _, b in pairs])
+        self.head = head(widths[-1], classes)
+        self.readout = LeakyIntegrator(classes, leak=readout_leak)
 
     def members(self) -> dict[str, Stepwise]:  # noqa: D102
-        found: dict[str, Stepwise] = {"readout": self.readout}
+        found: dict[str, Stepwise] = {"head": self.head, "readout": self.readout}
         for i, (synapse, neuron) in enumerate(zip(self.synapses, self.neurons, strict=True)):
             found |= {f"synapse_{i}": synapse, f"neuron_{i}": neuron}  # type: ignore[dict-item]
         return found
@@ -105,4 +121,4 @@ class DelayMlp(Assembled):
     def flow(self, x: Tensor, run: Run) -> Tensor:  # noqa: D102
         for i, norm in enumerate(self.norms):
             x = run(f"neuron_{i}", norm(run(f"synapse_{i}", x)))
-        return run("readout", self.head(x))
+        return run("readout", run("head", x))

@@ -20,9 +20,11 @@ class Maps(nn.Module):
         return flat if x.ndim == 4 else flat.reshape(*x.shape[:2], *flat.shape[1:])
 
 
-def spiking_conv(inputs: int, outputs: int, kernel: int, groups: int = 1) -> Maps:
+def spiking_conv(
+    inputs: int, outputs: int, kernel: int, groups: int = 1, *, stride: int = 1, bias: bool = False
+) -> Maps:
     """A convolution and its batch norm."""
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False)
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=bias)
     return Maps(nn.Sequential(conv, nn.BatchNorm2d(outputs)))
 
 

@@ -74,6 +74,15 @@ class LIF(Stepwise):
         return spikes, {"membrane": settled(charged, spikes, self.threshold, self.reset)}
 
 
+def averaging(*shape: int, threshold: float = 1.0, tau: float = 2.0) -> LIF:
+    """A neuron whose input decays too, v' = v + (i − v) / τ, reset to zero.
+
+    What SpikingJelly calls an ``LIFNode`` with ``decay_input``. Written for u = τ v, which is
+    u' = u − u / τ + i and fires at τ θ, it is an :class:`LIF`.
+    """
+    return LIF(*shape, leak=1.0 / tau, threshold=tau * threshold, reset="zero")
+
+
 class AdaptiveLIF(Stepwise):
     """A neuron whose threshold rises with every spike: θ' = θ + κ a, a' = a − λ_a a + s.
 
