@@ -17,9 +17,11 @@ from edgemix.errors import InputError
 Group = Literal["tiny", "published", "timm"]
 GROUPS: tuple[Group, ...] = ("tiny", "published", "timm")
 
-Kind = Literal["float", "integer", "step"]
-"""Whole inputs in 32 bits, whole inputs in 8, and a step in 8 that carries its memory along."""
-KINDS: tuple[Kind, ...] = ("float", "integer", "step")
+Kind = Literal["float", "integer", "float step", "step"]
+"""Whole inputs in 32 bits or in 8; and in both a step, which carries its memory along."""
+KINDS: tuple[Kind, ...] = ("float", "integer", "float step", "step")
+FLOATS: tuple[Kind, ...] = ("float", "float step")
+STEPS: tuple[Kind, ...] = ("float step", "step")
 
 PHONES = ("onnx", "tflite", "coreml")
 FPGAS = ("hls4ml", "rtl")
@@ -62,7 +64,7 @@ class Slot:
         """
         if self.target in FPGAS:
             return "fixed8"
-        if self.kind == "float":
+        if self.kind in FLOATS:
             return "float32"
         return "int8-exact" if self.target == "coreml" else "int8"
 
@@ -70,11 +72,16 @@ class Slot:
 def slots(system: System) -> Iterator[Slot]:
     """All that a system is asked for.
 
-    No FPGA computes in floats, and none has room for a model of published size.
+    No FPGA computes in floats, and none has room for a model of published size. What has a memory
+    goes in whole, a few steps unrolled, as a tiny variant alone.
     """
     for target in TARGETS if system.group == "tiny" else PHONES:
         for kind in KINDS:
-            if (kind == "float" and target in FPGAS) or (kind == "step" and not system.memory):
+            if kind in FLOATS and target in FPGAS:
+                continue
+            if kind in STEPS and not system.memory:
+                continue
+            if kind not in STEPS and system.memory and system.group != "tiny":
                 continue
             yield Slot(system.key, target, kind)
 
@@ -109,15 +116,18 @@ _TIER_1 = (
 )  # fmt: skip
 
 _TIER_1_WITH_MEMORY = (
-    ("max_former", "Max-Former", f"{_TINY}:max_former", ""),
-    ("lmuformer", "LMUFormer", f"{_TINY}:lmuformer", ""),
-    ("spiking_lmuformer", "Spiking LMUFormer", f"{_TINY}:spiking_lmuformer", ""),
-    ("delay_mlp", "DCLS-Delays", f"{_TINY}:delay_mlp", ""),
-    ("mamba", "Mamba", f"{_TINY}:mamba", ""),
-    ("linear_attention", "Linear Transformer", f"{_TINY}:linear_attention", ""),
-    ("fast_conformer", "Cache-aware FastConformer", f"{_TINY}:chunked_attention", ""),
-    ("skim", "SkiM", f"{_TINY}:skim", ""),
-)
+    ("max_former", "Max-Former", f"{_TINY}:max_former", f"{_PRESETS}:max_former_cifar10"),
+    ("lmuformer", "LMUFormer", f"{_TINY}:lmuformer", f"{_PRESETS}:lmuformer"),
+    ("spiking_lmuformer", "Spiking LMUFormer", f"{_TINY}:spiking_lmuformer",
+     f"{_PRESETS}:spiking_lmuformer"),
+    ("delays", "DCLS-Delays", f"{_TINY}:delay_mlp", f"{_PRESETS}:delays_shd"),
+    ("mamba", "Mamba", f"{_TINY}:mamba_backbone", f"{_PRESETS}:mamba_130m"),
+    ("linear_transformer", "Linear Transformer", f"{_TINY}:linear_transformer",
+     f"{_PRESETS}:linear_transformer_mnist"),
+    ("fast_conformer", "Cache-aware FastConformer", f"{_TINY}:fast_conformer",
+     f"{_PRESETS}:fast_conformer_large"),
+    ("skim", "SkiM", f"{_TINY}:skim", f"{_PRESETS}:skim_causal"),
+)  # fmt: skip
 
 TIMM = (
     "cait_xxs24_224", "caformer_s18", "coat_tiny", "coatnet_pico_rw_224", "convformer_s18",

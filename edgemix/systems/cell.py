@@ -75,7 +75,7 @@ def measured(system: catalog.System, wanted: Iterable[Slot]) -> Iterator[Cell]:
     for slot in wanted:
         start = time.perf_counter()
         cell = Cell(slot.system, slot.target, slot.kind, slot.recipe)
-        stepwise = slot.kind == "step"
+        stepwise = slot.kind in catalog.STEPS
         recipe = Recipe.load(slot.recipe)
         try:
             if stepwise not in made:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -58,10 +59,10 @@ class Matrix:
 
 
 def matrices(chosen: Sequence[System], cells: Iterable[Cell]) -> Iterator[Matrix]:
-    """A matrix for each group that has rows."""
+    """A matrix for each group that has rows, and one for those of it with a memory."""
     known = {cell.slot: cell for cell in cells}
-    for group in GROUPS:
-        rows = [row for row in chosen if row.group == group]
+    for group, memory in itertools.product(GROUPS, (False, True)):
+        rows = [row for row in chosen if row.group == group and row.memory == memory]
         if not rows:
             continue
         asked = {row: list(slots(row)) for row in rows}
@@ -71,7 +72,7 @@ def matrices(chosen: Sequence[System], cells: Iterable[Cell]) -> Iterator[Matrix
             for t in targets
         }
         yield Matrix(
-            _GROUPS[group], targets,
+            _GROUPS[group] + (" with a memory" if memory else ""), targets,
             tuple(f"{_TITLES[t]}: {', '.join(named(k, t) for k in kinds[t])}" for t in targets),
             tuple(
                 (row, tuple(tuple(s for s in found if s.target == t) for t in targets))
@@ -94,9 +95,8 @@ def mark(cell: Cell | None) -> str:
 
 def named(kind: Kind, target: str) -> str:
     """A kind of program as a target's users call it."""
-    if kind == "integer":
-        return "fixed" if target in FPGAS else "int8"
-    return kind
+    integer = "fixed" if target in FPGAS else "int8"
+    return {"integer": integer, "step": f"{integer} step"}.get(kind, kind)
 
 
 def markdown(found: Iterable[Matrix]) -> Iterator[str]:

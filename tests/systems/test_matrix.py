@@ -87,10 +87,15 @@ def test_markdown_and_tally_count_every_kind() -> None:
     rows = chosen(["mamba"], ["tiny"])
     cells = [FLOAT, replace(FLOAT, kind="integer", passed=False, strays=True, within=0.9)]
     (found,) = matrix.matrices(rows, cells)
-    assert next(found.tally()) == "ONNX: float 1 of 1, int8 0 of 1 (and 1 ~), step 0 of 1"
+    assert (
+        next(found.tally())
+        == "ONNX: float 1 of 1, int8 0 of 1 (and 1 ~), float step 0 of 1, int8 step 0 of 1"
+    )
     lines = list(matrix.markdown([found]))
-    assert lines[0].startswith("| Tier 1, tiny variants | ONNX: float, int8, step | TFLite:")
-    assert lines[2] == "| Mamba | ✓ ~ ? | ? ? ? | ? ? ? | ? ? | ? ? |"
+    assert lines[0].startswith(
+        "| Tier 1, tiny variants with a memory | ONNX: float, int8, float step, int8 step |"
+    )
+    assert lines[2] == "| Mamba | ✓ ~ ? ? | ? ? ? ? | ? ? ? ? | ? ? | ? ? |"
 
 
 def test_the_page_shows_figures_and_escapes_what_tools_said() -> None:

@@ -22,7 +22,7 @@ from edgemix.systems.catalog import Slot, chosen, slots
 from edgemix.systems.cell import Cell
 from edgemix.systems.stray import strayed
 
-(LINEAR,) = chosen(["linear_attention"], ["tiny"])
+(LINEAR,) = chosen(["linear_transformer"], ["tiny"])
 
 
 def test_cells_are_measured_kept_and_not_measured_again(tmp_path: Path) -> None:
@@ -65,11 +65,11 @@ def test_a_process_that_dies_costs_the_cell_that_it_was_at(
     told: list[Cell] = []
     results = tmp_path / "results.json"
     run.fill(results, [s for s in slots(LINEAR) if s.target == "onnx"], told=told.append)
-    assert dying.asked == [["float", "integer", "step"], ["step"]]
+    assert dying.asked == [["float", "integer", "float step", "step"], ["float step", "step"]]
     assert [(c.passed, "SIGKILL" in c.refused) for c in run.read(results)] == [
-        (True, False), (False, True), (True, False),
+        (True, False), (False, True), (True, False), (True, False),
     ]  # fmt: skip
-    assert len(told) == 3
+    assert len(told) == 4
 
 
 def test_measuring_again_replaces_and_leaves_the_others(
