@@ -84,7 +84,7 @@ def _last(count: int) -> Tensor:
 
 
 def _average(weights: Tensor, features: list[Tensor]) -> Tensor:
-    parts = [w * y for w, y in zip(weights.unbind(), features, strict=True)]
+    parts = [weights[i] * y for i, y in enumerate(features)]
     return sum(parts[1:], parts[0])
 
 

@@ -22,12 +22,12 @@ class RowScan(nn.Module):
 
     def __init__(self, dim: int, *, states: int, kernel: int, rank: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(dim, dim, (1, kernel), groups=dim)
+        self.conv = nn.Conv2d(dim, dim, (1, kernel), padding=(0, kernel - 1), groups=dim)
         self.scan = SelectiveScan(dim, states=states, rank=rank)
-        self.before = kernel - 1
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        x = functional.silu(self.conv(functional.pad(x, (self.before, 0))))
+        seen = self.conv(x)[..., : x.shape[3]]  # the columns behind it see what is later
+        x = functional.silu(seen)
         y: Tensor = self.scan(x.permute(0, 2, 3, 1))
         return y.permute(0, 3, 1, 2)
 

@@ -89,9 +89,10 @@ class Hydra(nn.Module):
         )
         before = _decayed(rate * self.log_decay.exp()[:, None], earlier)
         after = _decayed(rate_after * self.log_decay.exp()[:, None], earlier.T)
-        # The shift: a row reads with what its neighbour, the last that it may see, reads with.
-        c = functional.pad(c[:, :-1], (0, 0, 1, 0))
-        c_after = functional.pad(c_after[:, 1:], (0, 0, 0, 1))
+        # The shift: a row reads with what its neighbour, the last that it may see, reads with. The
+        # row that has none sees nothing, whatever it reads with.
+        c = torch.cat([c[:, -1:], c[:, :-1]], 1)
+        c_after = torch.cat([c_after[:, 1:], c_after[:, :1]], 1)
         before = before * (c @ b.transpose(1, 2))[:, None] * rate[:, :, None]
         after = after * (c_after @ b_after.transpose(1, 2))[:, None] * rate_after[:, :, None]
         return before + after
