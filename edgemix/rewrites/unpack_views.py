@@ -1,4 +1,4 @@
-"""unbind, chunk, split, stack → select, slice, cat: a node for every value, none for nothing."""
+"""unbind, chunk, split, narrow, stack → select, slice, cat: a node for every value."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NOTHING = frozenset(
 
 @dataclass(frozen=True)
 class UnpackViews:
-    """Replace each ``getitem`` of an unbind, chunk or split, and each stack; drop no-ops."""
+    """Replace each ``getitem`` of an unbind, chunk or split, narrow and stack; drop no-ops."""
 
     name: ClassVar[str] = "unpack_views"
 
@@ -39,6 +39,9 @@ class UnpackViews:
             elif node.target is aten.stack.default:
                 self._join(node)
                 count += 1
+            elif node.target is aten.narrow.default:
+                self._slice(node)
+                count += 1
             elif node.target is operator.getitem and isinstance(node.args[0], Node):
                 count += self._unpack(module, node)
         return count
@@ -53,6 +56,16 @@ class UnpackViews:
             )
         joined.meta["val"] = node.meta["val"]
         node.replace_all_uses_with(joined, propagate_meta=False)
+        node.graph.erase_node(node)
+
+    def _slice(self, node: Node) -> None:
+        source, axis, start, length = node.args
+        assert isinstance(source, Node) and isinstance(axis, int)
+        assert isinstance(start, int) and isinstance(length, int)
+        first = start % int(source.meta["val"].shape[axis])
+        with node.graph.inserting_before(node):
+            new = step(node, self.name, aten.slice.Tensor, source, axis, first, first + length)
+        node.replace_all_uses_with(new)
         node.graph.erase_node(node)
 
     def _unpack(self, module: GraphModule, item: Node) -> int:

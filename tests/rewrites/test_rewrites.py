@@ -477,3 +477,18 @@ def test_what_is_no_operator_of_any_target_is_written_with_others() -> None:
     x = torch.tensor([[0.25, 0.5, 3.0]])
     torch.testing.assert_close(after.run(x)[0], program.run(x)[0])
     assert after.parameters == 6  # exp of three parameters, and three ones
+
+
+class Narrowed(nn.Module):
+    """Counted from the end, and from the start."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.narrow(-1, -3, 2) * x.narrow(1, 1, 2)
+
+
+def test_what_narrow_takes_is_a_slice() -> None:
+    program = Program.trace(Narrowed(), (torch.zeros(1, 5),), Origin("test"))
+    after = rewrites.standard(program)
+    assert {g.op_name(n) for n in g.float_ops(after.module())} == {"slice", "mul"}
+    x = torch.tensor([[1.0, 2.0, 4.0, 8.0, 16.0]])
+    assert after.run(x)[0].tolist() == [[8.0, 32.0]]
