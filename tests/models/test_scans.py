@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import TypeVar
 
@@ -32,6 +32,19 @@ from edgemix.program import Origin, Program
 M = TypeVar("M", bound=nn.Module)
 
 
+@pytest.fixture
+def doubles() -> Iterator[None]:
+    """Seeded numbers of 64 bits: what is the same in algebra is then the same to ten digits."""
+    torch.set_default_dtype(torch.float64)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+    torch.set_default_dtype(torch.float32)
+
+
+same = pytest.mark.usefixtures("doubles")
+
+
 @pytest.mark.parametrize("tiny", [hydra.tiny, mamba_mixer.tiny, mamba_mixer.tiny_series])
 def test_a_tiny_model_is_small_and_its_program_gives_what_it_gives(
     tiny: Callable[[], Factory],
@@ -47,6 +60,7 @@ def test_a_tiny_model_is_small_and_its_program_gives_what_it_gives(
 
 
 @pytest.mark.parametrize("time", [1, 2, 3, 7, 8, 13])
+@same
 def test_a_recurrence_by_doubling_is_the_loop(time: int) -> None:
     decay, drive = torch.rand(2, time, 3, 4), torch.randn(2, time, 3, 4)
     h, expected = torch.zeros(2, 3, 4), []
@@ -58,6 +72,7 @@ def test_a_recurrence_by_doubling_is_the_loop(time: int) -> None:
         torch.testing.assert_close(found, torch.stack(expected, 1))
 
 
+@same
 def test_a_selective_scan_is_its_equations() -> None:
     scan, x = _drawn(SelectiveScan(3, states=2, rank=1)), torch.randn(1, 5, 3)
     w_rate, w_b, w_c = scan.select.weight.split([1, 2, 2])
@@ -71,6 +86,7 @@ def test_a_selective_scan_is_its_equations() -> None:
             torch.testing.assert_close(scan(x)[0, t, d], y)
 
 
+@same
 def test_along_one_row_and_forward_it_is_mamba() -> None:
     rows, mamba = _drawn(SelectiveRows(4, states=2, kernel=3)), Mamba(4, states=2, kernel=3)
     held = rows.scans.scans[0]
@@ -83,6 +99,7 @@ def test_along_one_row_and_forward_it_is_mamba() -> None:
     torch.testing.assert_close(found, mamba(x))
 
 
+@same
 def test_forward_looks_back_and_both_ways_look_everywhere() -> None:
     x = torch.randn(1, 4, 2, 6)
     other = x.clone()
@@ -94,6 +111,7 @@ def test_forward_looks_back_and_both_ways_look_everywhere() -> None:
         assert float(moved[1].max()) == 0  # no row sees another
 
 
+@same
 def test_turning_rows_round_exchanges_the_ways() -> None:
     rows, turned = (SelectiveRows(4, ways=BOTH, states=2) for _ in "12")
     turned.load_state_dict(_drawn(rows).state_dict())
@@ -102,6 +120,7 @@ def test_turning_rows_round_exchanges_the_ways() -> None:
     torch.testing.assert_close(turned(x.flip(3)), rows(x).flip(3))
 
 
+@same
 def test_columns_are_rows_of_the_transposed_map() -> None:
     rows, columns = SelectiveRows(4, ways=BOTH, states=2), SelectiveColumns(4, ways=BOTH, states=2)
     columns.load_state_dict(_drawn(rows).state_dict())
@@ -109,6 +128,7 @@ def test_columns_are_rows_of_the_transposed_map() -> None:
     torch.testing.assert_close(columns(x), rows(x.transpose(2, 3)).transpose(2, 3))
 
 
+@same
 def test_four_scans_follow_the_maps_symmetries() -> None:
     """Each turn of the map exchanges the ways whose parameters it exchanges."""
     x = torch.randn(1, 4, 3, 5)
@@ -120,6 +140,7 @@ def test_four_scans_follow_the_maps_symmetries() -> None:
         torch.testing.assert_close(other(change(x)), change(tokens(x)))
 
 
+@same
 def test_the_channel_mixer_mixes_all_channels_of_one_position() -> None:
     channels, x = _drawn(SelectiveChannels(4, width=6, states=2)), torch.randn(1, 4, 3, 3)
     other = x.clone()
@@ -133,6 +154,7 @@ def test_the_channel_mixer_mixes_all_channels_of_one_position() -> None:
     torch.testing.assert_close(mixed.flatten(2), channels(x).flatten(2)[:, :, order])
 
 
+@same
 def test_the_channel_mixer_selects_by_channel() -> None:
     """By the equations, channel after channel and both ways, at one position."""
     mixer, x = _drawn(SelectiveChannels(3, width=5, states=2, kernel=2)), torch.randn(1, 3, 1, 1)
@@ -149,6 +171,7 @@ def test_the_channel_mixer_selects_by_channel() -> None:
     torch.testing.assert_close(mixer(x), expected)
 
 
+@same
 def test_averages_of_earlier_features_are_equations_19_and_20() -> None:
     tokens = [nn.Conv2d(2, 2, 1) for _ in range(3)]
     channels = [nn.Conv2d(2, 2, 1) for _ in range(3)]
@@ -170,6 +193,7 @@ def test_averages_of_earlier_features_are_equations_19_and_20() -> None:
     torch.testing.assert_close(block(x), y_c[-1])
 
 
+@same
 def test_vim2_halves_between_levels() -> None:
     model = ViM2([Level(4, 8, 1), Level(6, 12, 1), Level(8, 8, 1)], classes=3, states=2)
     x = torch.randn(1, 3, 32, 32)
@@ -178,6 +202,7 @@ def test_vim2_halves_between_levels() -> None:
     assert model(x).shape == (1, 3)
 
 
+@same
 def test_tsm2_forecasts_each_variate_from_all() -> None:
     model, x = _drawn(TSM2(16, 4, patch=4, dim=4, depth=2, states=2)), torch.randn(1, 16, 3)
     other = x.clone()
@@ -186,6 +211,7 @@ def test_tsm2_forecasts_each_variate_from_all() -> None:
     assert bool(((model(other) - model(x)).abs() > 0).all())
 
 
+@same
 def test_hydra_is_the_quasiseparable_matrix_of_its_parts() -> None:
     """Both ways' semiseparable matrices, multiplied out step by step, shifted, one turned round."""
     time, heads, states = 6, 2, 3
@@ -203,6 +229,7 @@ def test_hydra_is_the_quasiseparable_matrix_of_its_parts() -> None:
         assert float(found[h].diagonal().abs().max()) == 0
 
 
+@same
 def test_hydra_is_two_shifted_scans_and_a_diagonal() -> None:
     """The whole layer, from loops over a state."""
     layer, u = _drawn(Hydra(4, states=3, kernel=3, size=4)), torch.randn(1, 5, 4)
@@ -223,6 +250,7 @@ def test_hydra_is_two_shifted_scans_and_a_diagonal() -> None:
     torch.testing.assert_close(layer(u)[0], expected)
 
 
+@same
 def test_turning_hydras_sequence_exchanges_its_ways() -> None:
     layer, turned = (Hydra(4, states=3, kernel=3, size=4) for _ in "12")
     turned.load_state_dict(_drawn(layer).state_dict())
@@ -237,6 +265,7 @@ def test_turning_hydras_sequence_exchanges_its_ways() -> None:
     torch.testing.assert_close(turned(u.flip(1)), layer(u).flip(1))
 
 
+@same
 def test_hydra_reads_words_with_the_vectors_it_was_given() -> None:
     model = HydraText(Layers(4, 1, {"states": 3, "kernel": 3, "size": 4}), vocabulary=7)
     words = torch.tensor([[1, 5, 2, 0, 6]])
