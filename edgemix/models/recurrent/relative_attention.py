@@ -68,7 +68,7 @@ class RelativeChunkedAttention(ChunkedAttention):
         asking = q + scale * self.place_bias
         # A linear map for each head, not one product: what a head's map is made of is a weight.
         by_place = torch.cat(
-            [functional.linear(asking[:, i : i + 1], place) for i, place in enumerate(places)], 1
+            [functional.linear(asking[:, i : i + 1], places[i]) for i in range(self.heads)], 1
         )
         # Row i of it starts at the first key's distance from query i.
         first = range(queries - 1, -1, -1)
