@@ -63,6 +63,11 @@ def test_a_preset_is_a_factory_that_classifies(name: str) -> None:
     assert torch.equal(module(x), again(x))
 
 
+def test_no_file_hides_a_preset_of_its_name() -> None:
+    for name, preset in PRESETS.items():
+        assert getattr(presets, name) == preset.factory
+
+
 def test_an_unknown_preset_is_an_attribute_that_lacks() -> None:
     with pytest.raises(AttributeError, match="there is no preset poolformer_s99"):
         _ = presets.poolformer_s99

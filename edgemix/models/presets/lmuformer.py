@@ -23,6 +23,6 @@ def _spiking() -> Stepwise:
 _SOURCE = "Liu et al., LMUFormer, ICLR 2024, table 2, and its code"
 
 PRESETS = {
-    "lmuformer": Preset(_lmuformer, (_FRAMES, _BANDS), 1.62, None, _SOURCE),
-    "spiking_lmuformer": Preset(_spiking, (_FRAMES, _BANDS), 1.69, None, _SOURCE),
+    "lmuformer_commands": Preset(_lmuformer, (_FRAMES, _BANDS), 1.62, None, _SOURCE),
+    "spiking_lmuformer_commands": Preset(_spiking, (_FRAMES, _BANDS), 1.69, None, _SOURCE),
 }
