@@ -17,7 +17,8 @@ from edgemix import graph as g
 class FoldConstants:
     """``exp(A)`` of a parameter A, ``ones(1, 4)``: computed once, a constant from then on.
 
-    An expanded constant stays: it would take more memory than it does.
+    An expanded constant stays: it would take more memory than it does. One that is concatenated
+    does not: that writes every value down.
     """
 
     name: ClassVar[str] = "fold_constants"
@@ -36,7 +37,9 @@ class FoldConstants:
 
 
 def _value(module: GraphModule, node: Node) -> Tensor | None:
-    if node.op != "call_function" or node.target is g.aten.expand.default or g.is_dequantize(node):
+    if node.op != "call_function" or g.is_dequantize(node):
+        return None
+    if node.target is g.aten.expand.default and not _is_concatenated(node):
         return None
     sources = node.all_input_nodes
     result = node.meta.get("val")
@@ -51,3 +54,7 @@ def _value(module: GraphModule, node: Node) -> Tensor | None:
     with torch.no_grad():
         found = node.target(*args, **node.kwargs)
     return found.contiguous() if isinstance(found, Tensor) else None
+
+
+def _is_concatenated(node: Node) -> bool:
+    return all(reader.target is g.aten.cat.default for reader in node.users)

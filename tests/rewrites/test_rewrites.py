@@ -223,6 +223,27 @@ class InPlace(nn.Module):
         return before + after + y
 
 
+class Prefixed(nn.Module):
+    """A constant in front of rows, and one that is added to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = torch.cat([self.first.expand(1, 2, 1, 3), x], 2)
+        return rows + self.first.expand(1, 2, 5, 3)
+
+
+def test_an_expanded_constant_is_written_down_only_where_it_is_concatenated() -> None:
+    traced = Program.trace(Prefixed(), (torch.zeros(1, 2, 4, 3),), Origin("test"))
+    after = apply(traced, rewrites.load("fold_constants"))
+    assert operators(traced).count("expand") == 2
+    assert operators(after).count("expand") == 1
+    x = torch.randn(1, 2, 4, 3)
+    assert torch.equal(after.run(x)[0], traced.run(x)[0])
+
+
 def test_in_place_operators_become_functions_and_later_readers_see_the_result() -> None:
     program = Program.trace(InPlace(), (torch.zeros(1, 5),), Origin("test"))
     assert "relu_" in operators(program)
