@@ -115,9 +115,12 @@ def constant_matmul(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoin
 def _linear(
     b: Builder, node: Node, weight: Floats, bias: Floats, encoding: Encoding, fixed: FixedPoint
 ) -> Value:
-    x = b.logical(b.operand(node.args[0]), f"{node.name}_input")
+    given = b.operand(node.args[0])
     outputs, inputs = weight.shape
-    rows = x.index.size // inputs
+    rows = given.index.size // inputs
+    if rows > 1:  # hls4ml's line buffers go by the first two axes of the variable
+        given = given.indexed(given.index.reshape(1, rows, inputs))
+    x = b.logical(given, f"{node.name}_input")
     shape = g.shape_of(node)
     common = {
         "name": node.name, "inputs": [x.variable], "weight_data": weight.T, "bias_data": bias,

@@ -83,7 +83,10 @@ class Functions(nn.Module):
 
 
 class Maps(nn.Module):
-    """Norms over feature maps, conv1d, concat and split, global pools, sums and maxima."""
+    """Norms over feature maps, conv1d, concat and split, global pools, sums and maxima.
+
+    Also a linear map of each row of a map, and rows of a constant in front of others.
+    """
 
     shape = (4, 3, 5)
 
@@ -93,6 +96,8 @@ class Maps(nn.Module):
         self.group = nn.GroupNorm(2, 4)
         self.row = nn.Conv1d(4, 4, 3, padding=1, groups=4)
         self.mix = nn.Conv1d(8, 3, 1)
+        self.across = nn.Linear(5, 5)
+        self.first = nn.Parameter(torch.linspace(-1.0, 1.0, 5))
         for norm in (self.layer, self.group):
             norm.weight.data = torch.tensor([0.7, -1.1, 1.3, 0.4])
             norm.bias.data = torch.tensor([0.1, -0.2, 0.0, 0.3])
@@ -100,7 +105,8 @@ class Maps(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = functional.adaptive_avg_pool2d(x, 1) - self.layer(x)
         first, second = self.group(x).split(2, dim=1)
-        x = torch.cat([second, first], dim=1)
+        x = torch.cat([second, first], dim=1) + self.across(x)
+        x = torch.cat([self.first.expand(1, 4, 1, 5), x[:, :, 1:]], dim=2)
         rows = self.row(x.flatten(2))
         mixed = self.mix(torch.cat([rows, x.flatten(2)], dim=1))
         return torch.cat([mixed.amax(-1), mixed.sum(-1), mixed.mean(-1)], dim=1)
