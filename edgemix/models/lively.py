@@ -1,4 +1,4 @@
-"""Untrained models whose every part counts: weights as after training, norms that saw noise.
+"""Untrained models whose every part speaks: weights spread as if trained, norms that have seen.
 
 Some models start parts of them at zero or at 1e-5. Outputs then are the same for all inputs, and a
 comparison of two of them sees nothing of the model.
@@ -16,33 +16,41 @@ _FAINT = 0.1
 """Gains below it are those of LayerScale, which silence a block before it is trained."""
 _GAIN = 0.3
 _SEEN = 64
+_SPREAD = 3**-0.5
+"""What torch gives the layers it makes. Wider ones make several steps of one rounding."""
 
 
 def lively(
-    build: Callable[[], nn.Module], shape: tuple[int, ...]
+    build: Callable[[], nn.Module], shape: tuple[int, ...], spread: float = _SPREAD
 ) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """That model with weights drawn for seed 0, in eval mode, and an example [1, ...] of zeros.
 
     Args:
         build: the model, as it starts its training.
         shape: of one sample of its input.
+        spread: see ``enliven``.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = build()
-        enliven(module)
+        enliven(module, spread)
         see(module, torch.randn(_SEEN, *shape))
     return module.eval(), (torch.zeros(1, *shape),)
 
 
-def enliven(module: nn.Module) -> None:
-    """Draw all weights as spread as after training; what is never trained stays."""
+def enliven(module: nn.Module, spread: float = 1.0) -> None:
+    """Draw all weights as spread as after training; what is never trained stays.
+
+    Args:
+        module: whose weights are drawn in place.
+        spread: of a layer's outputs, where its inputs have a spread of one.
+    """
     with torch.no_grad():
         for name, p in module.named_parameters():
             if not p.requires_grad:
                 continue
             if p.ndim >= 2 and p[0].numel() > 1:
-                p.normal_(0.0, p[0].numel() ** -0.5)
+                p.normal_(0.0, spread * p[0].numel() ** -0.5)
             elif float(p.abs().max()) < _FAINT and not name.endswith("bias"):
                 p.normal_(_GAIN, _FAINT)
             else:

@@ -21,13 +21,15 @@ from edgemix.models.presets import (
     mamba,
     mamba_mixer,
     max_former,
+    patch_tsmixer,
     skim,
+    ttm,
 )
 from edgemix.models.presets.base import Factory, Preset
 
 _FAMILIES = (
     baselines, cas_vit, delays, fast_conformer, ffnet, hydra, iformer, linear_transformer,
-    lmuformer, mamba, mamba_mixer, max_former, skim,
+    lmuformer, mamba, mamba_mixer, max_former, patch_tsmixer, skim, ttm,
 )  # fmt: skip
 
 PRESETS: dict[str, Preset] = {
