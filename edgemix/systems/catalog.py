@@ -117,9 +117,9 @@ _TIER_1 = (
 
 _TIER_1_WITH_MEMORY = (
     ("max_former", "Max-Former", f"{_TINY}:max_former", f"{_PRESETS}:max_former_cifar10"),
-    ("lmuformer", "LMUFormer", f"{_TINY}:lmuformer", f"{_PRESETS}:lmuformer"),
+    ("lmuformer", "LMUFormer", f"{_TINY}:lmuformer", f"{_PRESETS}:lmuformer_commands"),
     ("spiking_lmuformer", "Spiking LMUFormer", f"{_TINY}:spiking_lmuformer",
-     f"{_PRESETS}:spiking_lmuformer"),
+     f"{_PRESETS}:spiking_lmuformer_commands"),
     ("delays", "DCLS-Delays", f"{_TINY}:delay_mlp", f"{_PRESETS}:delays_shd"),
     ("mamba", "Mamba", f"{_TINY}:mamba_backbone", f"{_PRESETS}:mamba_130m"),
     ("linear_transformer", "Linear Transformer", f"{_TINY}:linear_transformer",

@@ -225,10 +225,10 @@ def test_the_preset_has_as_many_parameters_as_the_authors_code() -> None:
         patch_stride=16, d_model=48, num_layers=2, expansion_factor=3,
     )  # fmt: skip
     theirs = sum(p.numel() for p in PatchTSMixerForPrediction(config).parameters())
-    assert sum(p.numel() for p in PRESETS["patch_tsmixer"].build().parameters()) == theirs
+    assert sum(p.numel() for p in PRESETS["patch_tsmixer_512"].build().parameters()) == theirs
 
 
-@pytest.mark.parametrize("name", ["patch_tsmixer", "ttm_r2_512", "ttm_research_512"])
+@pytest.mark.parametrize("name", ["patch_tsmixer_512", "ttm_r2_512", "ttm_research_512"])
 def test_a_preset_forecasts_96_steps_of_each_channel(name: str) -> None:
     module, (example,) = PRESETS[name].factory()
     assert module(example).shape == (1, 96, example.shape[2])
