@@ -119,7 +119,8 @@ def _traced(form: Stepwise, first: Tensor, origin: Origin) -> Program:
                   f"{name}_next")
         for name, t in initial.items()
     )  # fmt: skip
-    given: tuple[Any, ...] = (torch.zeros_like(first), list(initial.values()))
+    # Two states that start as one tensor are two arguments: torch.export would take them for one.
+    given: tuple[Any, ...] = (torch.zeros_like(first), [t.clone() for t in initial.values()])
     try:
         module = export(_Flat(form).eval(), given).module(check_guards=False)
     except Exception as error:  # torch.export raises many classes, none of them public

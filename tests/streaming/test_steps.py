@@ -121,6 +121,22 @@ def test_a_thousand_steps_of_state_and_the_start_again() -> None:
     torch.testing.assert_close(again.outputs[0], rollout.outputs[0][1:2], rtol=0, atol=1e-6)
 
 
+def test_states_that_start_as_one_tensor_are_two() -> None:
+    class Both(Leaky):
+        def initial_state(self, batch: int = 1) -> State:
+            start = zeros(batch, 3)
+            return {"v": start, "sum": start}
+
+        def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+            v, total = held(state, "v") * 0.5 + x, held(state, "sum") + x
+            return v - total, {"v": v, "sum": total}
+
+    program = step_program(Both(), torch.zeros(1, 8, 3), ORIGIN)
+    x = torch.randn(2, 10, 3)
+    expected, _ = by_steps(Both(), x)
+    torch.testing.assert_close(program.run(x)[0], expected, rtol=0, atol=1e-6)
+
+
 def test_odd_inputs_of_a_program_with_states() -> None:
     program = step_program(Leaky(), torch.zeros(1, 8, 3), ORIGIN)
     assert program.run(torch.zeros(0, 5, 3))[0].shape == (0, 5, 3)
