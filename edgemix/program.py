@@ -318,10 +318,10 @@ class Program:
         for name, tensor in sorted(
             {**self.graph.state_dict, **_tensors(self.graph.constants)}.items()
         ):
-            flat = tensor.detach().contiguous()
-            digest.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
+            plain = _plain(tensor.detach())  # a single number may have any stride
+            digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
             digest.update(
-                flat.reshape(-1).view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+                plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b""
             )
         return digest.hexdigest()
 

@@ -91,6 +91,26 @@ def test_the_digest_sees_a_single_weight(
     assert copy.digest != float_program.digest
 
 
+class Strided(nn.Module):
+    """A single number with a stride of two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.ones(2)[::2])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor
+
+
+def test_the_digest_takes_a_number_of_any_stride() -> None:
+    first, second = Strided(), Strided()
+    second.factor = torch.ones(1)
+    digests = {
+        Program.trace(m, (torch.zeros(1, 3),), Origin("test")).digest for m in (first, second)
+    }
+    assert len(digests) == 1
+
+
 def test_nodes_know_their_module_and_line_also_after_quantizing(
     float_program: Program, quantized: Callable[[str], Program]
 ) -> None:
