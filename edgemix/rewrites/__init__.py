@@ -26,6 +26,7 @@ STANDARD = (
     "fold_norm",  # before lifting scalars: the fold makes constants of its own
     "lift_scalars",  # after folding: what is left is arithmetic that has to be quantized
     "open_attention",  # anywhere: it makes no numbers to lift
+    "fold_softmax",  # after opening attention, which has one
     "part_linear",  # before folding scales: that of attention is one part's alone
     "narrow_sums",  # before narrowing moves, which stop at arithmetic
     "narrow_moves",  # after parting: queries, keys and values were one of six axes, with 3 readers
@@ -39,6 +40,7 @@ def load(name: str, states: int = 0) -> Rewrite:
     from edgemix.rewrites.fold_constants import FoldConstants
     from edgemix.rewrites.fold_norm import FoldNorm
     from edgemix.rewrites.fold_scale import FoldScale
+    from edgemix.rewrites.fold_softmax import FoldSoftmax
     from edgemix.rewrites.fourier_products import FourierProducts
     from edgemix.rewrites.functionalize import Functionalize
     from edgemix.rewrites.implicit_pads import ImplicitPads
@@ -60,10 +62,10 @@ def load(name: str, states: int = 0) -> Rewrite:
     from edgemix.rewrites.unpack_views import UnpackViews
 
     known = (
-        FoldConstants, FoldNorm, FoldScale, FourierProducts, Functionalize, ImplicitPads,
-        LiftScalars, NarrowMoves, NarrowSums, OpenAttention, OpenContexts, OpenFolds, OpenRecurrent,
-        OpenWindows, PartLinear, PlainCasts, ResizeProducts, SplitDivision, SplitNorm, SplitSoftmax,
-        UnpackViews,
+        FoldConstants, FoldNorm, FoldScale, FoldSoftmax, FourierProducts, Functionalize,
+        ImplicitPads, LiftScalars, NarrowMoves, NarrowSums, OpenAttention, OpenContexts,
+        OpenFolds, OpenRecurrent, OpenWindows, PartLinear, PlainCasts, ResizeProducts,
+        SplitDivision, SplitNorm, SplitSoftmax, UnpackViews,
     )  # fmt: skip
     if name == SplitLeak.name:
         return SplitLeak(states)

@@ -192,6 +192,23 @@ def test_pads_of_minus_infinity_become_the_poolings_own(
         assert "pad" not in operators(after)
 
 
+class OneKey(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        weights = (x.transpose(1, 2) @ x).softmax(dim=-1)
+        return x @ weights.transpose(1, 2)
+
+
+def test_attention_to_one_key_is_its_value() -> None:
+    program = Program.trace(OneKey(), (torch.zeros(1, 4, 1),), Origin("test"))
+    after = rewrites.standard(program)
+    assert operators(after) == ["matmul"]
+    assert [s.name for s in after.history] == ["fold_softmax"]
+    x = torch.randn(3, 4, 1)
+    torch.testing.assert_close(after.run(x)[0], x)
+    wide = rewrites.standard(Program.trace(OneKey(), (torch.zeros(1, 4, 2),), Origin("test")))
+    assert "softmax" in operators(wide)
+
+
 def test_sums_of_six_axes_are_taken_in_five() -> None:
     class Relative(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
