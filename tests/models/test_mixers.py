@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -78,11 +80,27 @@ def test_a_filter_of_ones_changes_nothing_and_one_of_a_phase_shifts(x: torch.Ten
 
 
 def test_an_adaptive_filter_with_a_constant_mask_scales(x: torch.Tensor) -> None:
-    module = AdaptiveFilter(6, 4, 5)
+    module = AdaptiveFilter(6, 4, 5, threshold=0.5)
     with torch.no_grad():
         module.mask[2].weight.zero_()
-        module.mask[2].bias[:6], module.mask[2].bias[6:] = 3.0, 0.0
-        torch.testing.assert_close(module(x), 3 * x, rtol=1e-4, atol=1e-4)
+        module.mask[2].bias[:, 0], module.mask[2].bias[:, 1] = 3.0, -0.25
+        torch.testing.assert_close(module(x), 2.5 * x, rtol=1e-4, atol=1e-4)
+
+
+def test_an_adaptive_filter_is_what_complex_numbers_make_of_it(x: torch.Tensor) -> None:
+    module = AdaptiveFilter(6, 4, 5, groups=3)
+    with torch.no_grad():
+        for part in (module.mask[0], module.mask[2]):
+            part.bias.normal_()
+        found = mask = torch.fft.rfft2(x, norm="ortho")
+        for i, part in enumerate((module.mask[0], module.mask[2])):
+            weight, bias = torch.complex(*part.weight), torch.complex(*part.bias.unbind(1))
+            groups = mask.unflatten(1, (3, 2)) if i == 0 else mask
+            mask = torch.einsum("goi,ngihw->ngohw", weight, groups) + bias[..., None, None]
+            shrunk = torch.relu if i == 0 else partial(nn.functional.softshrink, lambd=0.01)
+            mask = torch.complex(shrunk(mask.real), shrunk(mask.imag))
+        expected = torch.fft.irfft2(found * mask.flatten(1, 2), s=(4, 5), norm="ortho")
+        torch.testing.assert_close(module(x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_token_mlp_treats_all_channels_alike(x: torch.Tensor) -> None:
