@@ -112,7 +112,7 @@ _TIER_1 = (
     ("hydra", "Hydra", f"{_PRESETS}.hydra:tiny", f"{_PRESETS}:hydra_vit_b"),
     ("sequencer2d", "Sequencer2D", f"{_PRESETS}.tiny_timm:sequencer2d", "timm:sequencer2d_s"),
     ("esc_transformer", "Tiny transformer for sounds", f"{_PRESETS}.esc_transformer:tiny",
-     f"{_PRESETS}:esc_transformer"),
+     f"{_PRESETS}:esc_transformer_6k"),
 )  # fmt: skip
 
 _TIER_1_WITH_MEMORY = (

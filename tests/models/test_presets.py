@@ -11,7 +11,10 @@ from edgemix.errors import InputError
 from edgemix.models import presets
 from edgemix.models.branches import DepthwiseBranches
 from edgemix.models.metaformer import Embedding, MetaFormer, Stage
+from edgemix.models.mixers.fourier import AdaptiveFilter
+from edgemix.models.norm import ChannelNorm
 from edgemix.models.presets import PRESETS
+from edgemix.models.presets.esc_transformer import SoundTransformer
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -21,6 +24,7 @@ def test_parameters_are_as_published(name: str) -> None:
         model = preset.build()
     learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
     learned -= _folded(model) if preset.folded else 0
+    learned -= round(preset.uncounted * 1e6)
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     said = preset.parameters if preset.counted is None else preset.counted
     assert said is not None
@@ -30,7 +34,8 @@ def test_parameters_are_as_published(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["identityformer_s12", "randformer_s12", "cas_vit_xs", "iformer_small", "ffnet_1"]
+    "name",
+    ["identityformer_s12", "randformer_s12", "cas_vit_xs", "iformer_small", "ffnet_1", "affnet_t"],
 )
 def test_multiply_accumulates_are_as_published(name: str) -> None:
     """Within 4 %: some authors' counters see norms and activations, some see branches folded."""
@@ -39,7 +44,39 @@ def test_multiply_accumulates_are_as_published(name: str) -> None:
         model, x = preset.build().eval(), torch.zeros(1, *preset.input)
     with FlopCounterMode(display=False) as counted, torch.no_grad():
         model(x)
+    assert preset.macs is not None
     assert counted.get_total_flops() / 2e9 == pytest.approx(preset.macs, rel=0.04)
+
+
+@pytest.mark.parametrize("name", ["affnet_et", "affnet_t", "affnet_st"])
+def test_affnets_count_leaves_out_layer_norms_and_biases_of_filters(name: str) -> None:
+    preset = PRESETS[name]
+    with torch.device("meta"):
+        model = preset.build()
+    norms = [p for m in model.modules() if isinstance(m, ChannelNorm) for p in m.parameters()]
+    filters = [m.mask for m in model.modules() if isinstance(m, AdaptiveFilter)]
+    biases = [p for m in filters for k, p in m.named_parameters() if k.endswith("bias")]
+    assert sum(p.numel() for p in norms + biases) == round(preset.uncounted * 1e6)
+
+
+def test_the_sound_transformer_has_just_over_6000_parameters() -> None:
+    module, (example,) = PRESETS["esc_transformer_6k"].factory()
+    assert sum(p.numel() for p in module.parameters()) == 6123
+    assert module(example).shape == (1, 11)
+
+
+def test_the_sound_transformer_knows_the_order_of_its_frames() -> None:
+    module, (example,) = PRESETS["esc_transformer_6k"].factory()
+    x = torch.randn(example.shape)
+    assert not torch.equal(module(x), module(x.flip(1)))
+    with torch.no_grad():
+        module.at.zero_()  # type: ignore[union-attr,operator]
+    torch.testing.assert_close(module(x), module(x.flip(1)))
+
+
+def test_heads_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(InputError, match="16 features do not divide into 3 heads"):
+        SoundTransformer(8, 4, 2, heads=3)
 
 
 def _folded(model: nn.Module) -> int:

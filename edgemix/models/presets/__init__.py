@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgemix.models.presets import (
+    affnet,
     baselines,
     cas_vit,
     delays,
+    esc_transformer,
     fast_conformer,
     ffnet,
     hydra,
@@ -28,8 +30,8 @@ from edgemix.models.presets import (
 from edgemix.models.presets.base import Factory, Preset
 
 _FAMILIES = (
-    baselines, cas_vit, delays, fast_conformer, ffnet, hydra, iformer, linear_transformer,
-    lmuformer, mamba, mamba_mixer, max_former, patch_tsmixer, skim, ttm,
+    affnet, baselines, cas_vit, delays, esc_transformer, fast_conformer, ffnet, hydra, iformer,
+    linear_transformer, lmuformer, mamba, mamba_mixer, max_former, patch_tsmixer, skim, ttm,
 )  # fmt: skip
 
 PRESETS: dict[str, Preset] = {

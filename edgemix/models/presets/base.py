@@ -25,6 +25,8 @@ class Preset:
     source: str
     frozen: float = 0.0
     """Those that are drawn and never learned, in millions."""
+    uncounted: float = 0.0
+    """Learned ones that the authors' own count leaves out, in millions."""
     folded: bool = False
     """Whether they are counted after norms and branches became one convolution."""
     counted: float | None = None

@@ -8,15 +8,21 @@ from torch import nn
 
 from edgemix.models.activations import StarReLU
 from edgemix.models.heads import NormedHead
+from edgemix.models.lively import lively
 from edgemix.models.metaformer import Embedding, MetaFormer, Mixer, Stage
+from edgemix.models.mixers.attention import Attention
 from edgemix.models.mixers.mlp import ChannelMlp
 from edgemix.models.mixers.random_matrix import RandomMatrix
+from edgemix.models.mixers.separable_conv import SeparableConv
 from edgemix.models.norm import MapNorm
-from edgemix.models.presets.base import Preset
+from edgemix.models.presets.base import Factory, Preset
 
 
 def _baseline(
-    depths: tuple[int, ...], dims: tuple[int, ...], mixers: tuple[Mixer, ...]
+    depths: tuple[int, ...],
+    dims: tuple[int, ...],
+    mixers: tuple[Mixer, ...],
+    classes: int = 1000,
 ) -> nn.Module:
     """The skeleton of the MetaFormer baselines (TPAMI 2024, section 3 and table 1)."""
     stages = [
@@ -28,7 +34,7 @@ def _baseline(
         )
         for i, (dim, depth, mixer) in enumerate(zip(dims, depths, mixers, strict=True))
     ]  # fmt: skip
-    return MetaFormer(stages, norm=partial(MapNorm, bias=False), head=NormedHead)
+    return MetaFormer(stages, classes=classes, norm=partial(MapNorm, bias=False), head=NormedHead)
 
 
 _STEM = Embedding(kernel=7, stride=4, padding=2, bias=True)
@@ -71,3 +77,19 @@ PRESETS = {
     "randformer_m36": _of(_RANDOM, "m36", 56.1, 9.0, 0.7),
     "randformer_m48": _of(_RANDOM, "m48", 73.3, 11.9, 0.9),
 }
+
+
+def tiny() -> Factory:
+    """CAFormer's kind: two stages of separable convolutions, two of attention, to 2×2 positions."""
+    return _tiny((SeparableConv, SeparableConv, Attention, Attention))
+
+
+def tiny_random() -> Factory:
+    """RandFormer's kind: two stages of identity, two of random matrices."""
+    last = (partial(RandomMatrix, positions=16), partial(RandomMatrix, positions=4))
+    return _tiny((nn.Identity, nn.Identity, *last))
+
+
+def _tiny(mixers: tuple[Mixer, ...]) -> Factory:
+    build = partial(_baseline, (1, 1, 1, 1), (8, 8, 12, 16), mixers, 10)
+    return lively(build, (3, 64, 64))

@@ -7,15 +7,16 @@ from functools import partial
 from torch import nn
 
 from edgemix.models.heads import DistilledHead
+from edgemix.models.lively import lively
 from edgemix.models.metaformer import Embedding, MetaFormer, Stage
 from edgemix.models.mixers.additive_attention import AdditiveAttention
 from edgemix.models.mixers.local_perception import LocalPerception
 from edgemix.models.mixers.mlp import ChannelMlp
-from edgemix.models.presets.base import Preset
+from edgemix.models.presets.base import Factory, Preset
 from edgemix.models.stems import two_convolutions
 
 
-def _cas_vit(depths: tuple[int, ...], dims: tuple[int, ...]) -> nn.Module:
+def _cas_vit(depths: tuple[int, ...], dims: tuple[int, ...], classes: int = 1000) -> nn.Module:
     """The published plan (section 3.4)."""
     stages = [
         Stage(
@@ -26,7 +27,7 @@ def _cas_vit(depths: tuple[int, ...], dims: tuple[int, ...]) -> nn.Module:
         )
         for i, (dim, depth) in enumerate(zip(dims, depths, strict=True))
     ]  # fmt: skip
-    return MetaFormer(stages, final=nn.BatchNorm2d, head=DistilledHead)
+    return MetaFormer(stages, classes=classes, final=nn.BatchNorm2d, head=DistilledHead)
 
 
 def _cas(depths: tuple[int, ...], dims: tuple[int, ...], parameters: float, macs: float) -> Preset:
@@ -42,3 +43,8 @@ PRESETS = {
     "cas_vit_m": _cas((3, 3, 6, 3), (64, 96, 192, 384), 12.42, 1.887),
     "cas_vit_t": _cas((3, 3, 6, 3), (96, 128, 256, 512), 21.76, 3.597),
 }
+
+
+def tiny() -> Factory:
+    """A block in every stage, from 8×8 positions to one."""
+    return lively(partial(_cas_vit, (1, 1, 1, 1), (8, 8, 12, 16), 10), (3, 32, 32))

@@ -6,30 +6,31 @@ from functools import partial
 
 from torch import nn
 
+from edgemix.models.lively import lively
 from edgemix.models.metaformer import MetaFormer, Stage
 from edgemix.models.mixers.inception import Inception
 from edgemix.models.mixers.mlp import ChannelMlp
 from edgemix.models.norm import ChannelNorm
-from edgemix.models.presets.base import Preset
+from edgemix.models.presets.base import Factory, Preset
 from edgemix.models.stems import Positions, two_convolutions
 
 Plan = tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
 """For every stage its channels, and its blocks in parts: how many, and their heads."""
 
 
-def _inception(plan: Plan) -> nn.Module:
+def _inception(plan: Plan, size: int = 224, head_dim: int = 32, classes: int = 1000) -> nn.Module:
     """IFormer (table 1): the later the stage, the more heads of attention."""
     stages = [
         Stage(
-            dim, depth, partial(Inception, heads=heads, pool=2 if i < 2 else 1),
+            dim, depth, partial(Inception, heads=heads, head_dim=head_dim, pool=2 if i < 2 else 1),
             channel_mixer=partial(ChannelMlp, ratio=4.0, activation=nn.GELU),
-            embedding=partial(_placed, size=56 >> i) if j == 0 else nn.Identity,
+            embedding=partial(_placed, size=size >> i + 2) if j == 0 else nn.Identity,
             layer_scale=1e-6 if i >= 2 else None,
         )
         for i, (dim, parts) in enumerate(plan)
         for j, (depth, heads) in enumerate(parts)
     ]  # fmt: skip
-    return MetaFormer(stages, norm=ChannelNorm, final=ChannelNorm)
+    return MetaFormer(stages, classes=classes, norm=ChannelNorm, final=ChannelNorm)
 
 
 def _placed(channels: int, dim: int, size: int) -> nn.Module:
@@ -62,3 +63,9 @@ PRESETS = {
         14.048,
     ),
 }
+
+
+def tiny() -> Factory:
+    """A block in every stage, from 8×8 positions, pooled for attention as published, to one."""
+    plan = ((8, ((1, 1),)), (8, ((1, 1),)), (12, ((1, 2),)), (16, ((1, 3),)))
+    return lively(partial(_inception, plan, 32, 4, 10), (3, 32, 32))
