@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo-report
 
-.PHONY: help demo test lint unit slow clean
+.PHONY: help demo test lint unit slow systems clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -28,6 +28,9 @@ unit: $(VENV)/.test ## the tests
 
 slow: $(VENV)/.test ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+systems: $(VENV)/.test ## measure what the matrix of systems lacks: all of it takes hours
+	$(BIN)/edgemix systems --run --jobs 2
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) $(OUT) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

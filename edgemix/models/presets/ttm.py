@@ -15,9 +15,12 @@ _RESOLUTIONS = 8
 
 
 def _ttm(time: int, sizes: dict[str, Any], parameters: float, model: str) -> Preset:
-    """One of the published ones: three levels of two layers, two in the decoder, 96 steps ahead."""
+    """One of the published ones: three levels of two layers, two in the decoder, 96 steps ahead.
+
+    The plan for 1,024 steps and more, and the eight resolutions, are those that give the counts.
+    """
     build = partial(Ttm, time=time, horizon=96, **sizes)
-    source = f"{model}: config.json, and what the granite-tsfm notebooks count"
+    source = f"{model}: what the granite-tsfm notebooks count, and config.json of those for 512"
     return Preset(build, (time, 1), parameters, None, source)
 
 
