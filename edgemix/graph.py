@@ -102,6 +102,10 @@ class Where:
         return f"{self.node} ({origin})" if origin else self.node
 
 
+_NO_SOURCE = ("/torch/nn/", "<eval_with_key>")
+"""Torch's own modules, and code that torch wrote for a graph of its own."""
+
+
 def where(node: Node) -> Where:
     """Node name, module path and source line of ``node``."""
     stack = node.meta.get("nn_module_stack") or {}
@@ -111,7 +115,7 @@ def where(node: Node) -> Where:
     source = None
     for line in reversed((node.meta.get("stack_trace") or "").splitlines()):
         text = line.strip()
-        if text.startswith("File ") and "/torch/nn/" not in text:
+        if text.startswith("File ") and not any(part in text for part in _NO_SOURCE):
             name, number = text.split(",")[:2]
             source = f"{name[5:].strip().strip(chr(34)).rpartition('/')[2]}:{number.split()[-1]}"
             break
@@ -158,6 +162,11 @@ def constant(module: GraphModule, node: Node) -> Tensor:
     if not isinstance(value, Tensor):
         raise EdgemixError(f"{node.target} is no tensor", at=str(where(node)))
     return value.detach()
+
+
+def holds_graph(module: GraphModule, node: Node) -> bool:
+    """Whether a ``get_attr`` node stands for a graph, which another node calls."""
+    return any(name == node.target for name, _ in module.named_children())
 
 
 def flat(module: GraphModule) -> GraphModule:

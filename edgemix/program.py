@@ -399,6 +399,8 @@ class Program:
         module = self.module()
         seen: dict[str, int] = {}
         for node in module.graph.find_nodes(op="get_attr"):
+            if g.holds_graph(module, node):
+                continue
             users = [u for u in node.users if not (g.is_quantize(u) or g.is_dequantize(u))]
             first = [u for u in node.users if u.args and u.args[0] is node]
             if users or first:

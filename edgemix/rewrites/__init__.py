@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 STANDARD = (
     "open_contexts",  # first: others do not look into graphs of graphs
+    "unroll_scans",  # the same; after contexts, under which a scan may stand
     "plain_casts",  # before all others: none should meet assertions
     "functionalize",  # before the others, which take every node for a value
     "open_recurrent",  # before folding constants: it adds up biases
@@ -60,12 +61,13 @@ def load(name: str, states: int = 0) -> Rewrite:
     from edgemix.rewrites.split_norm import SplitNorm
     from edgemix.rewrites.split_softmax import SplitSoftmax
     from edgemix.rewrites.unpack_views import UnpackViews
+    from edgemix.rewrites.unroll_scans import UnrollScans
 
     known = (
         FoldConstants, FoldNorm, FoldScale, FoldSoftmax, FourierProducts, Functionalize,
         ImplicitPads, LiftScalars, NarrowMoves, NarrowSums, OpenAttention, OpenContexts,
         OpenFolds, OpenRecurrent, OpenWindows, PartLinear, PlainCasts, ResizeProducts,
-        SplitDivision, SplitNorm, SplitSoftmax, UnpackViews,
+        SplitDivision, SplitNorm, SplitSoftmax, UnpackViews, UnrollScans, apply,
     )  # fmt: skip
     if name == SplitLeak.name:
         return SplitLeak(states)

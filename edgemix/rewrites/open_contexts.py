@@ -11,6 +11,7 @@ from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
 from edgemix.errors import UnsupportedError
+from edgemix.rewrites.inlining import graph_of, inline
 
 _AUTOCAST = torch.ops.higher_order.wrap_with_autocast
 _GRADIENTS = torch.ops.higher_order.wrap_with_set_grad_enabled
@@ -51,24 +52,8 @@ def _refuse(node: Node) -> None:
 def _open(module: GraphModule, node: Node) -> None:
     at = _ARGUMENTS[node.target]
     held: Any = node.args[at]
-    inner = module.get_submodule(str(held.target))
-    assert isinstance(inner, GraphModule)
-    given = iter(node.args[at + 1 :])
-    known: dict[Node, Any] = {}
-    for old in inner.graph.nodes:
-        if old.op == "placeholder":
-            known[old] = next(given)
-        elif old.op == "output":
-            _read_instead(node, [known[value] for value in old.args[0]])
-        elif old.op == "get_attr" and not isinstance(getattr(inner, str(old.target)), GraphModule):
-            known[old] = g.add_constant(module, node, old.name, g.constant(inner, old))
-        else:
-            with module.graph.inserting_before(node):
-                new = module.graph.node_copy(old, known.__getitem__)
-            if old.op == "get_attr":
-                module.add_submodule(new.name, getattr(inner, str(old.target)))
-                new.target = new.name
-            known[old] = new
+    found = inline(module, node, graph_of(module, held), node.args[at + 1 :])
+    _read_instead(node, found)
     module.graph.erase_node(node)
     if not held.users:
         module.graph.erase_node(held)
