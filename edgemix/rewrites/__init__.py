@@ -18,6 +18,7 @@ STANDARD = (
     "functionalize",  # before the others, which take every node for a value
     "open_recurrent",  # before folding constants: it adds up biases
     "fold_constants",  # before folding norms: they ask what is constant
+    "plain_views",  # early; after functionalizing, for which a copy is no name of its source
     "unpack_views",  # early: later rewrites and the quantizer look at single values
     "implicit_pads",  # before lifting scalars and all that asks for ranges
     "open_folds",  # before all that looks for linear operators
@@ -55,6 +56,7 @@ def load(name: str, states: int = 0) -> Rewrite:
     from edgemix.rewrites.open_windows import OpenWindows
     from edgemix.rewrites.part_linear import PartLinear
     from edgemix.rewrites.plain_casts import PlainCasts
+    from edgemix.rewrites.plain_views import PlainViews
     from edgemix.rewrites.resize_products import ResizeProducts
     from edgemix.rewrites.split_division import SplitDivision
     from edgemix.rewrites.split_leak import SplitLeak
@@ -66,8 +68,8 @@ def load(name: str, states: int = 0) -> Rewrite:
     known = (
         FoldConstants, FoldNorm, FoldScale, FoldSoftmax, FourierProducts, Functionalize,
         ImplicitPads, LiftScalars, NarrowMoves, NarrowSums, OpenAttention, OpenContexts,
-        OpenFolds, OpenRecurrent, OpenWindows, PartLinear, PlainCasts, ResizeProducts,
-        SplitDivision, SplitNorm, SplitSoftmax, UnpackViews, UnrollScans, apply,
+        OpenFolds, OpenRecurrent, OpenWindows, PartLinear, PlainCasts, PlainViews, ResizeProducts,
+        SplitDivision, SplitNorm, SplitSoftmax, UnpackViews, UnrollScans,
     )  # fmt: skip
     if name == SplitLeak.name:
         return SplitLeak(states)

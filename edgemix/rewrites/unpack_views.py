@@ -1,4 +1,4 @@
-"""unbind, chunk, split, narrow, stack → select, slice, cat: a node for every value."""
+"""unbind, chunk, split, stack → select, slice, cat: a node for every value."""
 
 from __future__ import annotations
 
@@ -14,16 +14,9 @@ from edgemix.rewrites.base import inherit, step
 _SPLIT = (aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default, aten.split.sizes)
 
 
-_NOTHING = frozenset(
-    {
-        aten.dropout.default, aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default,
-    }
-)  # fmt: skip
-
-
 @dataclass(frozen=True)
 class UnpackViews:
-    """Replace each ``getitem`` of an unbind, chunk or split, narrow and stack; drop no-ops."""
+    """Replace each ``getitem`` of an unbind, chunk or split, and each stack."""
 
     name: ClassVar[str] = "unpack_views"
 
@@ -32,15 +25,8 @@ class UnpackViews:
         graph = module.graph
         count = 0
         for node in list(graph.nodes):
-            if node.target in _NOTHING:
-                node.replace_all_uses_with(node.args[0], propagate_meta=False)
-                graph.erase_node(node)
-                count += 1
-            elif node.target is aten.stack.default:
+            if node.target is aten.stack.default:
                 self._join(node)
-                count += 1
-            elif node.target is aten.narrow.default:
-                self._slice(node)
                 count += 1
             elif node.target is operator.getitem and isinstance(node.args[0], Node):
                 count += self._unpack(module, node)
@@ -56,16 +42,6 @@ class UnpackViews:
             )
         joined.meta["val"] = node.meta["val"]
         node.replace_all_uses_with(joined, propagate_meta=False)
-        node.graph.erase_node(node)
-
-    def _slice(self, node: Node) -> None:
-        source, axis, start, length = node.args
-        assert isinstance(source, Node) and isinstance(axis, int)
-        assert isinstance(start, int) and isinstance(length, int)
-        first = start % int(source.meta["val"].shape[axis])
-        with node.graph.inserting_before(node):
-            new = step(node, self.name, aten.slice.Tensor, source, axis, first, first + length)
-        node.replace_all_uses_with(new)
         node.graph.erase_node(node)
 
     def _unpack(self, module: GraphModule, item: Node) -> int:
