@@ -25,6 +25,8 @@ STANDARD = (
     "open_windows",  # the same; and before narrowing moves: windows of windows have six axes
     "resize_products",  # before lifting scalars and all that looks for linear operators
     "fourier_products",  # the same; after folding and unpacking, so that it meets fewer kinds
+    "einsum_products",  # after Fourier's, which part complex ones; before all that asks for linear
+    "constant_products",  # the same; after folding constants, such as a transposed weight
     "fold_norm",  # before lifting scalars: the fold makes constants of its own
     "lift_scalars",  # after folding: what is left is arithmetic that has to be quantized
     "open_attention",  # anywhere: it makes no numbers to lift
@@ -39,6 +41,8 @@ STANDARD = (
 
 def load(name: str, states: int = 0) -> Rewrite:
     """A rewrite by name, for a program with so many states."""
+    from edgemix.rewrites.constant_products import ConstantProducts
+    from edgemix.rewrites.einsum_products import EinsumProducts
     from edgemix.rewrites.fold_constants import FoldConstants
     from edgemix.rewrites.fold_norm import FoldNorm
     from edgemix.rewrites.fold_scale import FoldScale
@@ -66,10 +70,11 @@ def load(name: str, states: int = 0) -> Rewrite:
     from edgemix.rewrites.unroll_scans import UnrollScans
 
     known = (
-        FoldConstants, FoldNorm, FoldScale, FoldSoftmax, FourierProducts, Functionalize,
-        ImplicitPads, LiftScalars, NarrowMoves, NarrowSums, OpenAttention, OpenContexts,
-        OpenFolds, OpenRecurrent, OpenWindows, PartLinear, PlainCasts, PlainViews, ResizeProducts,
-        SplitDivision, SplitNorm, SplitSoftmax, UnpackViews, UnrollScans,
+        ConstantProducts, EinsumProducts, FoldConstants, FoldNorm, FoldScale, FoldSoftmax,
+        FourierProducts, Functionalize, ImplicitPads, LiftScalars, NarrowMoves, NarrowSums,
+        OpenAttention, OpenContexts, OpenFolds, OpenRecurrent, OpenWindows, PartLinear,
+        PlainCasts, PlainViews, ResizeProducts, SplitDivision, SplitNorm, SplitSoftmax,
+        UnpackViews, UnrollScans,
     )  # fmt: skip
     if name == SplitLeak.name:
         return SplitLeak(states)

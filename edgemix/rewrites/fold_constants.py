@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -42,19 +43,28 @@ def _value(module: GraphModule, node: Node) -> Tensor | None:
     if node.target is g.aten.expand.default and not _is_concatenated(node):
         return None
     sources = node.all_input_nodes
+    if node.target is operator.getitem:  # one of several results, such as those of a mesh
+        sources = sources[0].all_input_nodes
     result = node.meta.get("val")
     if any(n.op != "get_attr" for n in sources) or not isinstance(result, Tensor):
         return None
     if node.kwargs.get("device") not in (None, torch.device("cpu")):
         return None
-    assert callable(node.target)
-    args: Any = map_aggregate(
-        node.args, lambda a: g.constant(module, a) if isinstance(a, Node) else a
-    )
-    with torch.no_grad():
-        found = node.target(*args, **node.kwargs)
+    found = _run(module, node)
     return found.contiguous() if isinstance(found, Tensor) else None
 
 
 def _is_concatenated(node: Node) -> bool:
     return all(reader.target is g.aten.cat.default for reader in node.users)
+
+
+def _run(module: GraphModule, node: Node) -> Any:
+    def value(a: Any) -> Any:
+        if not isinstance(a, Node):
+            return a
+        return g.constant(module, a) if a.op == "get_attr" else _run(module, a)
+
+    assert callable(node.target)
+    args: Any = map_aggregate(node.args, value)
+    with torch.no_grad():
+        return node.target(*args, **node.kwargs)

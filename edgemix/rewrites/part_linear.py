@@ -46,7 +46,7 @@ def _part(module: GraphModule, linear: Node, name: str) -> bool:
         return False
     features = g.shape_of(linear)[-1]
     before, after = g.shape_of(linear)[:-1], g.shape_of(chain[0])
-    if after[: len(before)] != before:
+    if after[: len(before)] != before or len(after) == len(before):
         return False
     axis = len(before)  # the first of those that the features were laid out on
     parts = after[axis]
