@@ -20,6 +20,7 @@ STANDARD = (
     "fold_constants",  # before folding norms: they ask what is constant
     "plain_views",  # early; after functionalizing, for which a copy is no name of its source
     "unpack_views",  # early: later rewrites and the quantizer look at single values
+    "join_activations",  # before lifting scalars: their numbers are no values
     "implicit_pads",  # before lifting scalars and all that asks for ranges
     "open_folds",  # before all that looks for linear operators
     "open_windows",  # the same; and before narrowing moves: windows of windows have six axes
@@ -50,6 +51,7 @@ def load(name: str, states: int = 0) -> Rewrite:
     from edgemix.rewrites.fourier_products import FourierProducts
     from edgemix.rewrites.functionalize import Functionalize
     from edgemix.rewrites.implicit_pads import ImplicitPads
+    from edgemix.rewrites.join_activations import JoinActivations
     from edgemix.rewrites.lift_scalars import LiftScalars
     from edgemix.rewrites.narrow_moves import NarrowMoves
     from edgemix.rewrites.narrow_sums import NarrowSums
@@ -71,10 +73,10 @@ def load(name: str, states: int = 0) -> Rewrite:
 
     known = (
         ConstantProducts, EinsumProducts, FoldConstants, FoldNorm, FoldScale, FoldSoftmax,
-        FourierProducts, Functionalize, ImplicitPads, LiftScalars, NarrowMoves, NarrowSums,
-        OpenAttention, OpenContexts, OpenFolds, OpenRecurrent, OpenWindows, PartLinear,
-        PlainCasts, PlainViews, ResizeProducts, SplitDivision, SplitNorm, SplitSoftmax,
-        UnpackViews, UnrollScans,
+        FourierProducts, Functionalize, ImplicitPads, JoinActivations, LiftScalars, NarrowMoves,
+        NarrowSums, OpenAttention, OpenContexts, OpenFolds, OpenRecurrent, OpenWindows,
+        PartLinear, PlainCasts, PlainViews, ResizeProducts, SplitDivision, SplitNorm,
+        SplitSoftmax, UnpackViews, UnrollScans,
     )  # fmt: skip
     if name == SplitLeak.name:
         return SplitLeak(states)

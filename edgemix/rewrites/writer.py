@@ -22,11 +22,11 @@ class Writer:
     name: str
     """Of the rewrite."""
 
-    def __call__(self, target: Any, *args: Any) -> Node:
+    def __call__(self, target: Any, *args: Any, **options: Any) -> Node:
         """A call; arguments may be lists of nodes."""
         with self.module.graph.inserting_before(self.at):
-            new = self.module.graph.call_function(target, args)
-        new.meta["val"] = target(*map_arg(args, lambda node: node.meta["val"]))
+            new = self.module.graph.call_function(target, args, options)
+        new.meta["val"] = target(*map_arg(args, lambda node: node.meta["val"]), **options)
         return inherit(new, self.at, self.name)
 
     def constant(self, kind: str, value: Tensor) -> Node:

@@ -60,6 +60,7 @@ SCALAR = frozenset(
         g.aten.silu.default, g.aten.sigmoid.default, g.aten.tanh.default, g.aten.neg.default,
         g.aten.hardswish.default, g.aten.hardsigmoid.default, g.aten.hardtanh.default,
         g.aten.leaky_relu.default, g.aten.elu.default, g.aten.softplus.default,
+        g.aten.mish.default,
         g.aten.rsqrt.default, g.aten.sqrt.default, g.aten.reciprocal.default,
         g.aten.pow.Tensor_Scalar, g.aten.abs.default, g.aten.clamp.default,
     }

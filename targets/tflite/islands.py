@@ -9,6 +9,7 @@ grids exactly, and the operators between them are exact too.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ _FUNCTIONS = frozenset(
     {
         aten.exp.default, aten.log.default, aten.sigmoid.default, aten.tanh.default,
         aten.softplus.default, aten.silu.default, aten.gelu.default, aten.elu.default,
-        aten.rsqrt.default, aten.reciprocal.default, aten.sqrt.default,
+        aten.mish.default, aten.rsqrt.default, aten.reciprocal.default, aten.sqrt.default,
     }
 )  # fmt: skip
 """Functions that every runtime approximates in its own way."""
@@ -38,9 +39,7 @@ _MAX_BITS = 10
 
 def integer_islands(module: GraphModule) -> int:
     """Rewrite in place; returns how many linear operators keep integer kernels."""
-    for node in list(module.graph.nodes):
-        if node.target in _FUNCTIONS and g.is_dequantize(node.args[0]):
-            _as_table(module, node)
+    tables(module, _FUNCTIONS)
     islands = {n: _operand(module, n) for n in module.graph.nodes if _is_island(module, n)}
     kept = {_quantizer(node) for node in islands}
     for node in list(module.graph.nodes):
@@ -55,6 +54,13 @@ def integer_islands(module: GraphModule) -> int:
         node.replace_input_with(source, dq)
     module.graph.eliminate_dead_code()
     return len(islands)
+
+
+def tables(module: GraphModule, functions: Collection[Any]) -> None:
+    """Make tables of scalar functions between quantized values, in place."""
+    for node in list(module.graph.nodes):
+        if node.target in functions and g.is_dequantize(node.args[0]):
+            _as_table(module, node)
 
 
 def _as_table(module: GraphModule, node: Node) -> None:

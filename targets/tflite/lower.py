@@ -17,11 +17,13 @@ from edgemix.targets.base import Artifact, Binding, bindings
 from edgemix.targets.composites import whole_softmax
 from edgemix.targets.constants import real_biases, real_constants
 from edgemix.targets.tflite.borders import real_borders
-from edgemix.targets.tflite.islands import integer_islands
+from edgemix.targets.tflite.islands import integer_islands, tables
 from edgemix.targets.tflite.pooling import lower_pooling
 
 MAIN = "model.tflite"
 SIGNATURE = "serving_default"
+_APPROXIMATE = frozenset({aten.mish.default})
+"""Functions that the converter takes apart, and each of whose parts an integer kernel rounds."""
 _NORMS = (aten.layer_norm.default, aten.group_norm.default)
 
 
@@ -38,6 +40,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         islands = integer_islands(module)
     else:
         lower_pooling(module)
+        tables(module, _APPROXIMATE)
     real_biases(module)
     real_constants(module)
     module.recompile()
