@@ -140,6 +140,12 @@ def is_dequantize(node: Any) -> bool:
     return isinstance(node, Node) and node.target in DEQUANTIZE
 
 
+def is_complex(node: Node) -> bool:
+    """Whether a node's result is a tensor of complex numbers."""
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.is_complex()
+
+
 def float_ops(module: GraphModule) -> Iterator[Node]:
     """The nodes that compute: every call but quantize, dequantize and tuple access."""
     for node in module.graph.nodes:

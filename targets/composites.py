@@ -66,6 +66,14 @@ def grouped_weights(module: GraphModule, title: str) -> Iterator[Finding]:
         yield Finding(g.where(next(iter(grouped[0].users))), why, remedy)
 
 
+def complex_values(module: GraphModule, why: str) -> Iterator[Finding]:
+    """Complex values that the rewrites left: no integer and no runtime of phones has them."""
+    for node in g.float_ops(module):
+        if any(g.is_complex(value) for value in (node, *node.all_input_nodes)):
+            remedy = "use transforms, sums, products, quotients and views, which become real ones"
+            yield Finding(g.where(node), f"it is complex, and {why} no complex numbers", remedy)
+
+
 _SPIKE = 1
 """Bits of a value that is 0 or 1: in eight it is the same."""
 _NEAREST = {"w4a4": "w4a8", "fixed-auto": "fixed8"}

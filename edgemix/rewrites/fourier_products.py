@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
 from edgemix.graph import aten
-from edgemix.rewrites.pairs import RULES, Pair, is_complex
+from edgemix.rewrites.pairs import RULES, Pair
 from edgemix.rewrites.writer import Writer
 
 
@@ -66,7 +66,7 @@ class _Walk:
 
     def _twin(self, write: Writer) -> Pair | Node | None:
         node = write.at
-        if node.op == "get_attr" and is_complex(node):
+        if node.op == "get_attr" and g.is_complex(node):
             value = g.constant(self.module, node).resolve_conj()
             parts = {"real": value.real, "imaginary": value.imag}
             return Pair(*(write.constant(k, v.clone()) for k, v in parts.items()))
@@ -74,13 +74,13 @@ class _Walk:
             return self._transform(write)
         if node.target in _SHIFTS:
             return self._shift(write)
-        if node.target in RULES and any(map(is_complex, (node, *node.all_input_nodes))):
+        if node.target in RULES and any(map(g.is_complex, (node, *node.all_input_nodes))):
             return RULES[node.target](write, lambda value: self._parts(write, value))
         return None
 
     def _parts(self, write: Writer, value: Any) -> Pair | None:
         if isinstance(value, Node):
-            return self.pairs.get(value) if is_complex(value) else Pair(value)
+            return self.pairs.get(value) if g.is_complex(value) else Pair(value)
         shape = (1,) if write.at.meta["val"].ndim else ()
         number = complex(value)
         real = write.constant("number", torch.full(shape, number.real))
@@ -94,7 +94,7 @@ class _Walk:
             return None
         parts = [part for part in (value.real, value.imaginary) if part is not None]
         made = [write(aten.roll.default, part, *_shifts(write.at)) for part in parts]
-        return Pair(*made) if is_complex(write.at) else made[0]
+        return Pair(*made) if g.is_complex(write.at) else made[0]
 
     def _transform(self, write: Writer) -> Pair | Node | None:
         found: Pair | Node | None = self._parts(write, write.at.args[0])

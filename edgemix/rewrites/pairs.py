@@ -29,12 +29,6 @@ Rule = Callable[[Writer, Lookup], Pair | Node | None]
 """From an operator to what it makes, of real nodes; None where an argument is not known."""
 
 
-def is_complex(node: Node) -> bool:
-    """Whether a node's result is a tensor of complex numbers."""
-    value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and value.is_complex()
-
-
 def multiplied(write: Writer, function: Callable[[Node, Node], Node], a: Pair, b: Pair) -> Pair:
     """A product, of whatever kind: (a b − a' b') + (a b' + a' b) i."""
 
@@ -229,6 +223,38 @@ def _absolute(write: Writer, parts: Lookup) -> Node | None:
     return write(aten.sqrt.default, squared(write, a))
 
 
+def _angle(write: Writer, parts: Lookup) -> Node | None:
+    a = parts(write.at.args[0])
+    if a is None:
+        return None
+    return write(aten.atan2.default, a.imaginary or zeros(write, a.real), a.real)
+
+
+def _polar(write: Writer, parts: Lookup) -> Pair:
+    length, angle = write.at.args
+    return _turned(write, length, angle)
+
+
+def _exponential(write: Writer, parts: Lookup) -> Pair | None:
+    a = parts(write.at.args[0])
+    if a is None:
+        return None
+    length = write(aten.exp.default, a.real)
+    return Pair(length) if a.imaginary is None else _turned(write, length, a.imaginary)
+
+
+def _turned(write: Writer, length: Any, angle: Any) -> Pair:
+    sides = (write(wave, angle) for wave in (aten.cos.default, aten.sin.default))
+    return Pair(*(write(aten.mul.Tensor, length, side) for side in sides))
+
+
+def _square(write: Writer, parts: Lookup) -> Pair | None:
+    a = parts(write.at.args[0])
+    if a is None or tuple(write.at.args[1:]) not in ((), (2,)):
+        return None
+    return multiplied(write, lambda x, y: write(aten.mul.Tensor, x, y), a, a)
+
+
 _EINSUM = aten.einsum.default
 _PAD = aten.constant_pad_nd.default
 _POINTWISE = frozenset({aten.relu.default, aten.softshrink.default, aten.tanh.default})
@@ -237,7 +263,8 @@ _VIEWS = frozenset({aten.view.default, aten._unsafe_view.default})
 _EACH = (
     (g.VIEW - {aten.alias.default})
     | {
-        aten.roll.default, aten.index_select.default, aten.sum.dim_IntList, aten.mean.dim,
+        aten.roll.default, aten.index_select.default, aten.sum.dim_IntList, aten.sum.default,
+        aten.mean.dim, aten.mean.default,
         aten.movedim.int, aten.movedim.intlist,
     }
 )  # fmt: skip
@@ -269,4 +296,9 @@ RULES: dict[Any, Rule] = {
     aten.real.default: _real,
     aten.imag.default: _imaginary,
     aten.abs.default: _absolute,
+    aten.angle.default: _angle,
+    aten.polar.default: _polar,
+    aten.exp.default: _exponential,
+    aten.square.default: _square,
+    aten.pow.Tensor_Scalar: _square,
 }  # fmt: skip

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from edgemix import graph as g
 from edgemix.program import Program
 from edgemix.targets.base import Finding
-from edgemix.targets.composites import grouped_weights, odd_widths, whole_softmax
+from edgemix.targets.composites import complex_values, grouped_weights, odd_widths, whole_softmax
 
-_REFUSED = {
-    "grid_sampler_2d": ("TFLite has no grid_sample", "gather at rounded positions"),
-}
-_COMPLEX = (
-    "it is complex, and the converter has no complex numbers",
-    "use transforms, sums, products, quotients and views, which become real ones",
-)
 _NO_INTEGER = {
     "reciprocal": "TFLite divides in float",
     "erf": "TFLite has no integer error function",
 }
+
+_REFLECTION = 2
+"""As torch counts the paddings of ``grid_sample``: zeros, border, reflection."""
 
 
 def findings(program: Program) -> tuple[Finding, ...]:
@@ -32,12 +26,12 @@ def findings(program: Program) -> tuple[Finding, ...]:
     if not program.states:
         whole_softmax(module)
         found += list(odd_widths(program, module, "TFLite"))
+    found += complex_values(module, "the converter has")
     for node in g.float_ops(module):
         name = g.op_name(node)
-        if name in _REFUSED:
-            found.append(Finding(g.where(node), *_REFUSED[name]))
-        elif isinstance(value := node.meta.get("val"), Tensor) and value.is_complex():
-            found.append(Finding(g.where(node), *_COMPLEX))
+        if node.target is g.aten.grid_sampler.default and node.args[3] == _REFLECTION:
+            why = "the converter has no reflected places"
+            found.append(Finding(g.where(node), why, "use padding_mode border or zeros"))
         elif program.quantized and not program.states and name in _NO_INTEGER:
             remedy = "use a model with batch norm, or leave TFLite out"
             found.append(Finding(g.where(node), _NO_INTEGER[name], remedy))
