@@ -414,3 +414,42 @@ def exact_between(node: Node) -> bool:
 
 def _adds_number(node: Node) -> bool:
     return node.target is aten.add.Tensor and isinstance(node.args[1], float)
+
+
+_INTEGERS = frozenset({torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64})
+_PLACING = (
+    VIEW
+    | ARITHMETIC
+    | {
+        aten.cat.default, aten.clamp.default, aten.clamp_max.default, aten.clamp_min.default,
+        aten.floor.default, aten.neg.default, aten.round.default, aten.sigmoid.default,
+        aten.tanh.default,
+    }
+)  # fmt: skip
+"""What positions are computed by."""
+
+
+def positions(module: GraphModule) -> set[Node]:
+    """Values that are nothing but places: where ``grid_sampler`` reads, or what becomes an index.
+
+    Their grid would be one of places: with 8 bits for an image 640 wide, every third one. What
+    offsets are predicted by, a linear operator, is none of them, and views of it are not either.
+    """
+    candidates: set[Node] = set()
+    for node in reversed(module.graph.nodes):
+        if node.target in _PLACING and node.users and all(
+            user in candidates or _places(user, node) for user in node.users
+        ):  # fmt: skip
+            candidates.add(node)
+    found: set[Node] = set()
+    for node in module.graph.nodes:
+        moved = node.target in VIEW and node.args[0] not in found
+        if node in candidates and not moved:
+            found.add(node)
+    return found
+
+
+def _places(user: Node, node: Node) -> bool:
+    if user.target is aten.grid_sampler.default:
+        return user.args[1] is node and user.args[0] is not node
+    return user.target in _CONVERSION and user.meta["val"].dtype in _INTEGERS

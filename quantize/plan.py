@@ -3,7 +3,8 @@
 Which activations share one encoding: views and selections with their input; what is joined with
 what it is joined to; the operands and the result of an addition where the recipe aligns them; a
 state before a step and after it. Which stay unquantized, because they are exact in a wide
-accumulator: see :func:`edgemix.graph.exact_between`.
+accumulator, or because they are places: see :func:`edgemix.graph.exact_between` and
+:func:`edgemix.graph.positions`.
 """
 
 from __future__ import annotations
@@ -95,12 +96,13 @@ def assign(module: GraphModule, calibration: Calibration, recipe: Recipe, states
     ranges: dict[str, Range] = {}
     rules: dict[str, Rule] = {}
     fixed: dict[str, Encoding] = {}
+    places = g.positions(module)
     summed = set(g.integrating(module, states))
     wide = summed | {a for a, b in g.fed_back(module, states) if b in summed} | _added(summed)
     for node in module.graph.nodes:
         if node.op not in ("placeholder", "call_function") or not _is_float(node):
             continue
-        if not node.users or g.exact_between(node):
+        if not node.users or g.exact_between(node) or node in places:
             continue
         at = g.where(node)
         rule = recipe.state_rule(at, g.op_name(node)) if node in wide else _rule(node, recipe)
@@ -217,8 +219,9 @@ def _is_one_of(encodings: Mapping[str, Encoding], root: str, fixed: Mapping[str,
 
 def _constants(module: GraphModule, recipe: Recipe) -> Iterator[tuple[tuple[str, str], Encoding]]:
     """The encodings of weights, and of the constants of arithmetic between quantized values."""
+    places = g.positions(module)
     for node in module.graph.nodes:
-        if node.op != "call_function":
+        if node.op != "call_function" or node in places:
             continue
         rule = recipe.weight_rule(g.where(node), g.op_name(node))
         if rule is None:
