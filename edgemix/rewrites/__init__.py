@@ -29,6 +29,7 @@ STANDARD = (
     "einsum_products",  # after Fourier's, which part complex ones; before all that asks for linear
     "constant_products",  # the same; after folding constants, such as a transposed weight
     "fold_norm",  # before lifting scalars: the fold makes constants of its own
+    "join_branches",  # after folding norms: they stand between branches and their sum
     "lift_scalars",  # after folding: what is left is arithmetic that has to be quantized
     "open_attention",  # anywhere: it makes no numbers to lift
     "fold_softmax",  # after opening attention, which has one
@@ -52,6 +53,7 @@ def load(name: str, states: int = 0) -> Rewrite:
     from edgemix.rewrites.functionalize import Functionalize
     from edgemix.rewrites.implicit_pads import ImplicitPads
     from edgemix.rewrites.join_activations import JoinActivations
+    from edgemix.rewrites.join_branches import JoinBranches
     from edgemix.rewrites.lift_scalars import LiftScalars
     from edgemix.rewrites.narrow_moves import NarrowMoves
     from edgemix.rewrites.narrow_sums import NarrowSums
@@ -73,9 +75,9 @@ def load(name: str, states: int = 0) -> Rewrite:
 
     known = (
         ConstantProducts, EinsumProducts, FoldConstants, FoldNorm, FoldScale, FoldSoftmax,
-        FourierProducts, Functionalize, ImplicitPads, JoinActivations, LiftScalars, NarrowMoves,
-        NarrowSums, OpenAttention, OpenContexts, OpenFolds, OpenRecurrent, OpenWindows,
-        PartLinear, PlainCasts, PlainViews, ResizeProducts, SplitDivision, SplitNorm,
+        FourierProducts, Functionalize, ImplicitPads, JoinActivations, JoinBranches, LiftScalars,
+        NarrowMoves, NarrowSums, OpenAttention, OpenContexts, OpenFolds, OpenRecurrent,
+        OpenWindows, PartLinear, PlainCasts, PlainViews, ResizeProducts, SplitDivision, SplitNorm,
         SplitSoftmax, UnpackViews, UnrollScans,
     )  # fmt: skip
     if name == SplitLeak.name:
