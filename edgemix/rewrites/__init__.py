@@ -21,6 +21,7 @@ STANDARD = (
     "plain_views",  # early; after functionalizing, for which a copy is no name of its source
     "unpack_views",  # early: later rewrites and the quantizer look at single values
     "join_activations",  # before lifting scalars: their numbers are no values
+    "plain_powers",  # after joining activations, some of which have powers; before lifting scalars
     "implicit_pads",  # before lifting scalars and all that asks for ranges
     "open_folds",  # before all that looks for linear operators
     "open_windows",  # the same; and before narrowing moves: windows of windows have six axes
@@ -64,6 +65,7 @@ def load(name: str, states: int = 0) -> Rewrite:
     from edgemix.rewrites.open_windows import OpenWindows
     from edgemix.rewrites.part_linear import PartLinear
     from edgemix.rewrites.plain_casts import PlainCasts
+    from edgemix.rewrites.plain_powers import PlainPowers
     from edgemix.rewrites.plain_views import PlainViews
     from edgemix.rewrites.resize_products import ResizeProducts
     from edgemix.rewrites.split_division import SplitDivision
@@ -77,8 +79,8 @@ def load(name: str, states: int = 0) -> Rewrite:
         ConstantProducts, EinsumProducts, FoldConstants, FoldNorm, FoldScale, FoldSoftmax,
         FourierProducts, Functionalize, ImplicitPads, JoinActivations, JoinBranches, LiftScalars,
         NarrowMoves, NarrowSums, OpenAttention, OpenContexts, OpenFolds, OpenRecurrent,
-        OpenWindows, PartLinear, PlainCasts, PlainViews, ResizeProducts, SplitDivision, SplitNorm,
-        SplitSoftmax, UnpackViews, UnrollScans,
+        OpenWindows, PartLinear, PlainCasts, PlainPowers, PlainViews, ResizeProducts,
+        SplitDivision, SplitNorm, SplitSoftmax, UnpackViews, UnrollScans,
     )  # fmt: skip
     if name == SplitLeak.name:
         return SplitLeak(states)
