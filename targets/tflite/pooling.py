@@ -63,9 +63,15 @@ def _as_linear(module: GraphModule, node: Node) -> None:
         mixed = graph.call_function(aten.linear.default, (flat, dq))
     (quantize,) = node.users
     quantize.args = (mixed, *quantize.args[1:])
-    (dequantize,) = quantize.users
+    for dequantize in list(quantize.users):
+        _restore(module, dequantize, list(g.shape_of(node)))
+    graph.erase_node(node)
+
+
+def _restore(module: GraphModule, dequantize: Node, shape: list[int]) -> None:
+    """Give the readers of a value its shape, between a dequantize and a quantize of its own."""
+    graph = module.graph
     with graph.inserting_after(dequantize):
-        shape = list(g.shape_of(node))
         restored = graph.call_function(aten.reshape.default, (dequantize, shape))
     dequantize.replace_all_uses_with(restored, lambda user: user is not restored)
     with graph.inserting_after(restored):
@@ -73,7 +79,6 @@ def _as_linear(module: GraphModule, node: Node) -> None:
     with graph.inserting_after(again):
         final = graph.call_function(_DEQUANTIZE, (again, *dequantize.args[1:]))
     restored.replace_all_uses_with(final, lambda user: user is not again)
-    graph.erase_node(node)
 
 
 def _rescale_behind(module: GraphModule, node: Node) -> None:
