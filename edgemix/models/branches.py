@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 from torch import Tensor, nn
+
+from edgemix.errors import InputError
 
 
 class NormedConv(nn.Sequential):
@@ -39,3 +42,32 @@ class DepthwiseBranches(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         return cast(Tensor, self.large(x) + self.small(x))
+
+
+class GroupedBranches(nn.Module):
+    """y = Σ BN(W_g x): 1×1 convolutions side by side, each in another number of groups.
+
+    The convolutional multi-group reparameterization (gMLP) of Tan et al., "FMViT", 2023. One of a
+    single group holds all others afterwards.
+
+    Shape: [n, c, h, w] → [n, dim, h, w].
+
+    Raises:
+        InputError: channels do not divide into groups, or none of the branches holds the others.
+    """
+
+    def __init__(self, channels: int, dim: int, groups: Sequence[int] = (1, 2)) -> None:
+        super().__init__()
+        if 1 not in groups or any(channels % g or dim % g for g in groups):
+            raise InputError(
+                f"{channels} and {dim} channels in {list(groups)} groups",
+                do="take one group, and others that divide both numbers of channels",
+            )
+        self.branches = nn.ModuleList(NormedConv(channels, dim, groups=g) for g in groups)
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        first, *others = self.branches
+        y: Tensor = first(x)
+        for branch in others:
+            y = y + branch(x)
+        return y
