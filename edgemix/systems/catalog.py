@@ -100,7 +100,7 @@ _TIER_1 = (
      "timm:efficientformer_l1"),
     ("efficientformerv2", "EfficientFormerV2", f"{_PRESETS}.tiny_timm:efficientformer_v2",
      "timm:efficientformerv2_s0"),
-    ("fmvit", "FMViT", f"{_PRESETS}.fmvit:tiny", f"{_PRESETS}:fmvit_tiny"),
+    ("fmvit", "FMViT", f"{_PRESETS}.fmvit:tiny", ""),  # nobody published its layers
     ("nextvit", "Next-ViT", f"{_PRESETS}.tiny_timm:next_vit", "timm:nextvit_small"),
     ("cas_vit", "CAS-ViT", f"{_PRESETS}.cas_vit:tiny", f"{_PRESETS}:cas_vit_xs"),
     ("edgenext", "EdgeNeXt", f"{_PRESETS}.tiny_timm:edgenext", "timm:edgenext_xx_small"),
