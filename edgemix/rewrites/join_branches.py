@@ -38,8 +38,9 @@ class JoinBranches:
 
     A residual without a norm is one beside other branches of a depthwise convolution alone. In
     ``x + depthwise(x)`` it stays: a weight near one would take the bits of the small ones beside
-    it. In four such blocks on noise that costs nothing at 8 bits, but 3 to 7 dB of signal to noise
-    at 6 and 8 to 16 dB at 4, and all it saves is a sum; beside a dense kernel it saves even less.
+    it. In four such blocks on noise, 8 bits gain or lose little (+3 to -2 dB of signal to noise),
+    but 6 lose 2 to 7 dB and 4 lose 3 to 16, and all that is saved is a sum; beside a dense kernel
+    it saves even less.
     """
 
     name: ClassVar[str] = "join_branches"
