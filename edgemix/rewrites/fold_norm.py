@@ -28,8 +28,8 @@ class FoldNorm:
 
         norm ─▶ conv(W, c)          becomes   conv(W·a, c + Σ W·b)
 
-    Otherwise, on an image [n, c, h, w], a depthwise 1×1 convolution with weight a and bias b: one
-    rounding on every target.
+    Otherwise, on an image [n, c, h, w] or a row [n, c, w], a depthwise convolution of one position
+    with weight a and bias b: one rounding on every target.
     """
 
     name: ClassVar[str] = "fold_norm"
@@ -47,7 +47,7 @@ class FoldNorm:
                 scale_outputs(module, computed, scale, shift)
             elif len(readers) == 1 and takes_affine(readers[0], norm, 1):
                 scale_inputs(module, readers[0], scale, shift)
-            elif len(g.shape_of(norm)) == 4:
+            elif len(g.shape_of(norm)) in (3, 4):
                 source = _depthwise(module, norm, scale, shift, self.name)
             else:
                 continue
@@ -78,11 +78,14 @@ def _past_positions(node: Any) -> Any:
 
 
 def _depthwise(module: GraphModule, norm: Node, scale: Tensor, shift: Tensor, name: str) -> Node:
-    weight = g.add_constant(module, norm, f"{norm.name}_weight", scale.reshape(-1, 1, 1, 1))
+    axes = len(g.shape_of(norm)) - 2
+    kernel = scale.reshape(-1, 1, *[1] * axes)
+    weight = g.add_constant(module, norm, f"{norm.name}_weight", kernel)
     bias = g.add_constant(module, norm, f"{norm.name}_bias", shift)
-    args = (norm.args[0], weight, bias, [1, 1], [0, 0], [1, 1], scale.numel())
+    args = (norm.args[0], weight, bias, [1] * axes, [0] * axes, [1] * axes, scale.numel())
+    target = aten.conv1d.default if axes == 1 else aten.conv2d.default
     with module.graph.inserting_before(norm):
-        return inherit(module.graph.call_function(aten.conv2d.default, args), norm, name)
+        return inherit(module.graph.call_function(target, args), norm, name)
 
 
 def _affine(module: GraphModule, norm: Node) -> tuple[Tensor, Tensor]:

@@ -26,14 +26,24 @@ _MERGES: dict[Any, str] = {
 
 
 def takes_convolution(node: Node) -> bool:
-    """A plain or a depthwise convolution, undilated, with explicit padding."""
-    groups, channels = argument(node, 6, 1), g.shape_of(node.args[1])[0]  # type: ignore[arg-type]
-    depthwise = groups == channels == g.shape_of(node.args[0])[1]  # type: ignore[arg-type]
-    return (
-        (groups == 1 or depthwise)
-        and not isinstance(argument(node, 4, 0), str)
-        and set(pair(node, 5, 1)) == {1}
-    )
+    """A convolution that is undilated, with explicit padding."""
+    return not isinstance(argument(node, 4, 0), str) and set(pair(node, 5, 1)) == {1}
+
+
+def _is_depthwise(node: Node) -> bool:
+    groups, filters = argument(node, 6, 1), g.shape_of(node.args[1])[0]  # type: ignore[arg-type]
+    channels: int = g.shape_of(node.args[0])[1]  # type: ignore[arg-type]
+    return bool(groups == filters == channels != 1)
+
+
+def _over_all_channels(weight: Floats, groups: int) -> Floats:
+    """The weights of the same convolution in one group: zeros for what other groups read."""
+    filters, size = len(weight) // groups, weight.shape[1]
+    whole = np.zeros((len(weight), groups * size, *weight.shape[2:]))
+    for i in range(groups):
+        own = slice(i * filters, (i + 1) * filters)
+        whole[own, i * size : (i + 1) * size] = weight[own]
+    return whole
 
 
 def convolution(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -> Value:
@@ -42,13 +52,15 @@ def convolution(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -
     weight = tables.constant_array(b.module, node.args[1])
     bias = _bias(b, node, len(weight))
     shape = g.shape_of(node)
+    if not (depthwise := _is_depthwise(node)):
+        weight = _over_all_channels(weight, argument(node, 6, 1))  # hls4ml knows no groups
     (sy, sx), (py, px) = pair(node, 3, 1), pair(node, 4, 0)
     if len(shape) == 3:
         given = given.indexed(given.index[:, :, None, :])
         weight, shape = weight[:, :, None, :], (*shape[:2], 1, shape[2])
         sy, py = 1, 0
     x = b.canonical(given, f"{node.name}_input")
-    sweep = Sweep((sy, sx), (py, px), shape, depthwise=argument(node, 6, 1) != 1)
+    sweep = Sweep((sy, sx), (py, px), shape, depthwise=depthwise)
     add_convolution(b, node.name, x, weight, bias, sweep, fixed)
     order = channels_last(shape).reshape(g.shape_of(node))
     return Value(node.name, order, encoding, fixed)
