@@ -26,7 +26,7 @@ from edgemix.targets.hls4ml.knobs import nearest_reuse
 
 
 class Vision(nn.Module):
-    """Strided and padded windows, depthwise, pools on odd shapes, batch norm, LayerScale."""
+    """Strided and padded windows, depthwise, groups, pools on odd shapes, batch norm, LayerScale."""
 
     shape = (3, 5, 7)
 
@@ -36,7 +36,7 @@ class Vision(nn.Module):
         self.norm = nn.BatchNorm2d(4)
         self.depthwise = nn.Conv2d(4, 4, 3, padding=1, groups=4)
         self.scale = nn.Parameter(torch.tensor([0.5, -0.11, 0.03, 1.7]).reshape(4, 1, 1))
-        self.point = nn.Conv2d(4, 6, 1)
+        self.point = nn.Conv2d(4, 6, 1, groups=2)
 
     def forward(self, x: Tensor) -> Tensor:
         x = functional.relu(self.norm(self.window(x)))
