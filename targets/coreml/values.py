@@ -160,6 +160,8 @@ def _immediate(stored: Any, expected: Kind, where: str) -> Any:
     if field is None:
         raise InputError(f"{where}: a constant has no value")
     found = getattr(stored, field).values
+    if (field == "strings") != (expected.dtype == "STRING"):
+        raise InputError(f"{where} is {expected}, but {field} are stored")
     if expected.dtype == "STRING":
         texts = tuple(found)
         return texts[0] if not expected.shape and len(texts) == 1 else texts

@@ -34,7 +34,8 @@ def test_a_tiny_model_is_small_and_its_program_gives_what_it_gives(name: str) ->
     x = torch.randn(3, *example.shape[1:], generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = module(x)
-    assert float(expected.std(0).mean()) > 0.05  # it looks at its input
+    # It looks at its input: what the outputs change by is no small part of them.
+    assert float(expected.std(0).mean()) > 0.05 * float(expected.abs().mean())
     torch.testing.assert_close(program.run(x)[0], expected, rtol=1e-4, atol=1e-4)
 
 

@@ -120,7 +120,9 @@ def test_outputs_are_brevitas_own_up_to_ties(values: type, positive: type, shape
     assert apart.max() <= 1 and (apart > 0).mean() < 0.01
 
 
-@pytest.mark.parametrize("name", ["onnx", "tflite", "coreml", "hls4ml", "rtl"])
+@pytest.mark.parametrize(
+    "name", ["onnx", "tflite", "coreml", "hls4ml", pytest.param("rtl", marks=pytest.mark.slow)]
+)
 def test_it_goes_to_every_target(
     name: str, program_file: Callable[[Program], Path], tmp_path: Path
 ) -> None:

@@ -23,7 +23,10 @@ from edgemix.targets.fpga.hardware import Hardware
 from edgemix.targets.steps import Stepper
 
 STEPS = 1000
-FIRST = ("gru", "lif", "chunked_attention")
+FIRST = {
+    ("chunked_attention", "onnx"), ("chunked_attention", "hls4ml"), ("gru", "tflite"),
+    ("gru", "rtl"), ("lif", "onnx"), ("lif", "rtl"),
+}  # fmt: skip
 """What every test run looks at; the others take minutes."""
 EXACT = ("hls4ml", "rtl")
 
@@ -43,14 +46,17 @@ def made(factory: tiny.Factory, recipe_name: str) -> tuple[Program, Program]:
     return program, quantize(program, calibration, recipe)
 
 
-@pytest.mark.parametrize("target", ["onnx", "tflite", "hls4ml", "rtl"])
 @pytest.mark.parametrize(
-    "factory",
+    ("factory", "target"),
     [
-        pytest.param(f, marks=[] if f.__name__ in FIRST else [pytest.mark.slow], id=f.__name__)
+        pytest.param(
+            f, t, id=f"{f.__name__}-{t}",
+            marks=[] if (f.__name__, t) in FIRST else [pytest.mark.slow],
+        )
         for f in tiny.FACTORIES
+        for t in ("onnx", "tflite", "hls4ml", "rtl")
     ],
-)
+)  # fmt: skip
 def test_a_thousand_steps(
     factory: tiny.Factory, target: str, tmp_path: Path, program_file: Callable[[Program], Path]
 ) -> None:
@@ -77,7 +83,10 @@ def test_a_thousand_steps(
     assert all(g.bounded for g in endurance.growth(quantized, real, expected))
 
 
-@pytest.mark.parametrize("target", ["onnx", "tflite", "hls4ml", "rtl"])
+@pytest.mark.parametrize(
+    "target",
+    ["onnx", "rtl", *(pytest.param(t, marks=pytest.mark.slow) for t in ("tflite", "hls4ml"))],
+)
 def test_a_stepper_holds_the_state_and_gives_it_back(
     target: str, tmp_path: Path, program_file: Callable[[Program], Path]
 ) -> None:
@@ -174,7 +183,12 @@ def test_bits_of_a_state_follow_the_recipe() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "recipe_name"), [("hls4ml", "fixed8"), ("tflite", "int8"), ("onnx", "int8")]
+    ("target", "recipe_name"),
+    [
+        ("hls4ml", "fixed8"),
+        pytest.param("tflite", "int8", marks=pytest.mark.slow),
+        pytest.param("onnx", "int8", marks=pytest.mark.slow),
+    ],
 )
 def test_an_lstm_of_two_directions_is_deployed_unrolled(
     target: str, recipe_name: str, tmp_path: Path, program_file: Callable[[Program], Path]

@@ -26,7 +26,7 @@ REFUSED: dict[str, set[str]] = {"coreml": set(), "coreai": {"take_along_dim", "a
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
-@pytest.mark.parametrize("name", ["coreml", "coreai"])
+@pytest.mark.parametrize("name", ["coreml", pytest.param("coreai", marks=pytest.mark.slow)])
 def test_calls(name: str, program_file: Callable[[Program], Path], tmp_path: Path) -> None:
     names = tuple(n for n in EVERY if n not in REFUSED[name])
     module = Calls(names).eval()

@@ -65,7 +65,7 @@ def audited(artifact: Artifact, folder: Path) -> tuple[OpPrecision, ...]:
 @needs_coreai
 @pytest.mark.parametrize(
     "recipe",
-    [r if r in ("fixed8", "int8") else pytest.param(r, marks=pytest.mark.slow) for r in BARS],
+    [r if r == "int8" else pytest.param(r, marks=pytest.mark.slow) for r in BARS],
 )
 def test_the_artifact_keeps_its_contract_and_its_arithmetic(
     recipe: str, quantized: Callable[[str], Program], held_out: data.Data, tmp_path: Path

@@ -99,7 +99,9 @@ def test_the_converters_would_meet_them(samples: Tensor) -> None:
 @pytest.mark.parametrize(
     ("name", "recipe"),
     [
-        ("onnx", "float32"), ("tflite", "float32"), ("coreml", "float32"), ("onnx", "int8"),
+        ("coreml", "float32"), ("onnx", "int8"),
+        pytest.param("onnx", "float32", marks=pytest.mark.slow),
+        pytest.param("tflite", "float32", marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_every_target_takes_them(

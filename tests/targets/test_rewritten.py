@@ -108,8 +108,14 @@ def test_nothing_else_is_left(made: Callable[[str], Program]) -> None:
 @pytest.mark.parametrize(
     ("name", "recipe"),
     [
-        ("onnx", "float32"), ("onnx", "int8"), ("tflite", "float32"), ("tflite", "int8"),
-        ("coreml", "float32"), ("coreml", "int8-exact"),
+        ("onnx", "int8"),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in (
+                ("onnx", "float32"), ("tflite", "float32"), ("tflite", "int8"),
+                ("coreml", "float32"), ("coreml", "int8-exact"),
+            )
+        ),
     ],
 )  # fmt: skip
 def test_every_target_computes_it(

@@ -162,8 +162,21 @@ def lowered(program_file: Callable[[Program], Path], tmp_path: Path) -> Lowered:
     return lower
 
 
-@pytest.mark.parametrize("kind", [Vision, Tokens, Functions, Maps])
-@pytest.mark.parametrize("way", WAYS)
+MINUTES = {("rtl", Vision), ("rtl", Maps), ("stream", Tokens), ("parallel", Vision)}
+"""Left to the slow tests: others show the same operators."""
+
+
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    [
+        pytest.param(
+            way, kind, id=f"{way}-{kind.__name__}",
+            marks=[pytest.mark.slow] if (way, kind) in MINUTES else [],
+        )
+        for way in WAYS
+        for kind in (Vision, Tokens, Functions, Maps)
+    ],
+)  # fmt: skip
 def test_every_integer_is_the_programs(
     kind: type[nn.Module],
     way: str,
@@ -181,7 +194,7 @@ def test_every_integer_is_the_programs(
     assert {op.achieved for op in made.target.audit(made.artifact, made.folder)} == {"fixed"}
 
 
-@pytest.mark.parametrize("way", ["stream", "rtl"])
+@pytest.mark.parametrize("way", [pytest.param("stream", marks=pytest.mark.slow), "rtl"])
 def test_bits_by_layer_reach_the_hardware(
     way: str,
     quantize_by: Callable[..., Program],
