@@ -23,6 +23,9 @@ def systems(
         str, typer.Option(help="tiny, published, timm, comma-separated; default: all.")
     ] = "",
     to: Annotated[str, typer.Option(help="Targets, comma-separated; default: all.")] = "",
+    kinds: Annotated[
+        str, typer.Option(help="'float', 'integer', 'float step', 'step', comma-separated.")
+    ] = "",
     run: Annotated[
         bool, typer.Option("--run", help="Measure what the results lack; goes on where it was.")
     ] = False,
@@ -61,14 +64,15 @@ def systems(
     from edgemix.systems.run import RESULTS, read
 
     rows = chosen(names or (), _listed(group) or GROUPS)
-    targets = _targets(to)
+    targets, sorts = _targets(to), _kinds(kinds)
     file = results or RESULTS
     if run:
-        asked = [s for row in rows for s in slots(row) if s.target in targets]
+        every = [s for row in rows for s in slots(row)]
+        asked = [s for s in every if s.target in targets and s.kind in sorts]
         done = set() if again else {cell.slot for cell in read(file)}
         _measure(file, [s for s in asked if s not in done], jobs, limit, quiet=as_json)
     keys = {row.key for row in rows}
-    cells = [c for c in read(file) if c.system in keys and c.target in targets]
+    cells = [c for c in read(file) if c.system in keys and c.target in targets and c.kind in sorts]
     found = list(matrix.matrices(rows, cells))
     if html is not None:
         from edgemix.systems.page import render
@@ -94,6 +98,16 @@ def _targets(names: str) -> list[str]:
     for name in _listed(names):
         known.load(name)  # which says what is near to a name that is none
     return _listed(names) or list(TARGETS)
+
+
+def _kinds(names: str) -> list[str]:
+    from edgemix.errors import InputError
+    from edgemix.systems.catalog import KINDS
+
+    for name in _listed(names):
+        if name not in KINDS:
+            raise InputError(f"there is no kind {name}", do=f"kinds: {', '.join(KINDS)}")
+    return _listed(names) or list(KINDS)
 
 
 def _measure(file: Path, wanted: Sequence[Slot], jobs: int, limit: float, *, quiet: bool) -> None:

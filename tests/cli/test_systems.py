@@ -30,6 +30,8 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
     assert done.returncode == 2 and "did you mean mamba" in done.stderr
     done = edgemix("systems", "--to", "onx")
     assert done.returncode == 2 and "did you mean onnx" in done.stderr
+    done = edgemix("systems", "--kinds", "steps")
+    assert done.returncode == 2 and "kinds: float, integer, float step, step" in done.stderr
     (tmp_path / "results.json").write_text("{")
     done = edgemix("systems", "--results", tmp_path / "results.json")
     assert done.returncode == 2 and "holds no results" in done.stderr
