@@ -15,7 +15,7 @@ LEGEND = {
     KEPT: "keeps its contract in the target's own runtime",
     STRAYS: "misses it, as the program does by itself when one sum a layer rounds the other way",
     MISSED: "misses it",
-    REFUSED: "refused: a row's own page says which node, and why",
+    REFUSED: "refused; `--why` says which node, and the reason",
     UNKNOWN: "not measured",
 }
 _TITLES = {

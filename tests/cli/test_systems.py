@@ -21,7 +21,7 @@ def test_the_matrix_that_comes_with_the_package_is_shown_and_drawn(tmp_path: Pat
 def test_json_gives_the_cells_alone() -> None:
     done = edgemix("systems", "mamba", "--group", "tiny", "--to", "onnx", "--json")
     cells = json.loads(done.stdout)
-    assert {c["kind"] for c in cells} == {"float", "integer", "float step", "step"}
+    assert {c["kind"] for c in cells} >= {"float step", "step"}
     assert {c["system"] for c in cells} == {"tiny/mamba"}
 
 
