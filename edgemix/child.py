@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from edgemix.errors import EdgemixError, InputError, ToolError, UnsupportedError
+from edgemix.errors import LOG, EdgemixError, InputError, ToolError, UnsupportedError
 
 _KINDS: dict[str, type[EdgemixError]] = {
     kind.__name__: kind for kind in (EdgemixError, InputError, ToolError, UnsupportedError)
@@ -206,7 +206,7 @@ def _death(code: int) -> str:
 
 def _tail(log: Path, lines: int = 12) -> str:
     text = log.read_text(errors="replace").strip().splitlines()
-    return "\n".join(f"  | {line}" for line in text[-lines:])
+    return "\n".join(LOG + line for line in text[-lines:])
 
 
 def _send(stream: IO[bytes], kind: bytes, message: bytes) -> None:

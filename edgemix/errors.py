@@ -11,6 +11,9 @@ was missed (budget, fidelity, precision) is no error: it is a verdict, and the e
 
 from __future__ import annotations
 
+LOG = "  | "
+"""Before every line of a tool's own log in a message."""
+
 EXIT_OK = 0
 EXIT_GATE = 1
 EXIT_INPUT = 2
@@ -34,6 +37,14 @@ class EdgemixError(Exception):
         if self.do:
             parts.append(f"  try: {self.do}")
         return "\n".join(parts)
+
+    @property
+    def reason(self) -> str:
+        """The message in one line, for a record: of a tool's log its last line alone."""
+        lines = self.message.splitlines()
+        log = [line for line in lines if line.startswith(LOG)]
+        kept = [line for line in lines if not line.startswith(LOG) or line is log[-1]]
+        return "; ".join(line.removeprefix(LOG).strip() for line in kept if line.strip(" |"))
 
 
 class InputError(EdgemixError):

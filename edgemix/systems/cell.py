@@ -89,7 +89,7 @@ def measured(system: catalog.System, wanted: Iterable[Slot]) -> Iterator[Cell]:
             cell = replace(cell, parameters=case.program.parameters)
             cell = _proven(cell, targets.load(slot.target), program, case)
         except EdgemixError as error:
-            cell = replace(cell, refused=error.message)
+            cell = replace(cell, refused=error.reason)
         yield replace(cell, seconds=round(time.perf_counter() - start, 1))
 
 

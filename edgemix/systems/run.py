@@ -109,7 +109,7 @@ def _unit(
                     timeout=limit_s * len(unit),
                 )  # fmt: skip
             except ToolError as error:
-                failure = error.message
+                failure = error.reason
             cells = [Cell.from_json(json.loads(line)) for line in lines.read_text().splitlines()]
         unit = unit[len(cells) :]
         if failure and unit:

@@ -105,3 +105,12 @@ def test_a_program_strays_from_itself_by_one_step_at_its_first_layer() -> None:
     before, moved = coded.run(x)[0], strayed(coded, x)
     assert moved.shape == before.shape and not torch.equal(moved, before)
     assert torch.equal(coded.run(x)[0], before)  # the program itself is as it was
+
+
+def test_a_record_of_a_failure_keeps_the_last_line_of_the_tools_log() -> None:
+    log = '  | Traceback\n  |   File "/home/ada/tool.py", line 3\n  | ValueError: no such rank'
+    error = ToolError(f"the converter ended with exit code 70\n{log}", do="run `edgemix doctor`")
+    assert error.reason == (
+        "the converter ended with exit code 70; ValueError: no such rank; try: run `edgemix doctor`"
+    )
+    assert InputError("no such file", do="name another").reason == "no such file; try: name another"

@@ -73,7 +73,7 @@ def measured(system: str, recipes: Sequence[str], names: Sequence[str]) -> Itera
                 ready[recipe.split] = program, calibrate(program, [found.calibration])
             coded = quantize(*ready[recipe.split], recipe)
         except EdgemixError as error:
-            yield Row(system, name, PROGRAM, refused=str(error))
+            yield Row(system, name, PROGRAM, refused=error.reason)
             continue
         if recipe.activations and not coded.states:
             yield _rounded(system, name, found, coded)
@@ -108,7 +108,7 @@ def _one(
     try:
         outputs, size = lowered(target, program, (of.samples.numpy(),))
     except EdgemixError as error:
-        return _refused(row, str(error), start), ()
+        return _refused(row, error.reason, start), ()
     seconds = round(time.perf_counter() - start, 1)
     row = Row(system, recipe, target.name, seconds=seconds, size=size)
     expected = tuple(t.numpy() for t in of.expected(program))
@@ -162,7 +162,7 @@ def _plain(system: str, of: Case) -> Row:
             artifact = coreml.adopt(path, of.program)
             outputs = coreml.run(artifact, path.parent, (of.samples.numpy(),))
         except EdgemixError as error:
-            return _refused(row, f"by edgemix: {error}", start)
+            return _refused(row, f"by edgemix: {error.reason}", start)
     assert outputs is not None
     with torch.no_grad():
         pieces = [of.module(x) for x in of.samples.split(of.program.inputs[0].shape[0])]
