@@ -20,22 +20,38 @@ _SPREAD = 3**-0.5
 """What torch gives the layers it makes. Wider ones make several steps of one rounding."""
 
 
-def lively(
-    build: Callable[[], nn.Module], shape: tuple[int, ...], spread: float = _SPREAD
-) -> tuple[nn.Module, tuple[Tensor, ...]]:
+Factory = tuple[nn.Module, tuple[Tensor, ...]]
+
+
+def drawn(
+    build: Callable[[], nn.Module],
+    shape: tuple[int, ...],
+    wake: Callable[[nn.Module], None] = lambda module: None,
+) -> Factory:
     """That model with weights drawn for seed 0, in eval mode, and an example [1, ...] of zeros.
 
     Args:
         build: the model, as it starts its training.
         shape: of one sample of its input.
-        spread: see ``enliven``.
+        wake: what changes the model before anybody sees it, with numbers of the same seed.
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = build()
-        enliven(module, spread)
-        see(module, torch.randn(_SEEN, *shape))
+        wake(module)
     return module.eval(), (torch.zeros(1, *shape),)
+
+
+def lively(
+    build: Callable[[], nn.Module], shape: tuple[int, ...], spread: float = _SPREAD
+) -> Factory:
+    """:func:`drawn`, all parts awake: weights by :func:`enliven`, norms that saw noise."""
+
+    def wake(module: nn.Module) -> None:
+        enliven(module, spread)
+        see_noise(module, shape)
+
+    return drawn(build, shape, wake)
 
 
 def enliven(module: nn.Module, spread: float = 1.0) -> None:
@@ -55,6 +71,11 @@ def enliven(module: nn.Module, spread: float = 1.0) -> None:
                 p.normal_(_GAIN, _FAINT)
             else:
                 p.add_(torch.randn_like(p), alpha=_FAINT)
+
+
+def see_noise(module: nn.Module, shape: tuple[int, ...]) -> None:
+    """:func:`see` normal noise, samples in that shape."""
+    see(module, torch.randn(_SEEN, *shape))
 
 
 def see(module: nn.Module, samples: Tensor) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from edgemix.models.lively import Factory, drawn, see_noise
 from edgemix.models.metaformer import Embedding, MetaFormer, Mixer, Stage
 from edgemix.models.mixers.additive_attention import AdditiveAttention
 from edgemix.models.mixers.attention import Attention
@@ -29,9 +29,7 @@ from edgemix.models.mixers.random_matrix import RandomMatrix
 from edgemix.models.mixers.separable_conv import SeparableConv
 from edgemix.models.mixers.token_mlp import TokenMlp
 
-Factory = tuple[nn.Module, tuple[Tensor, ...]]
-
-_SIZE, _DIMS, _SIDES = 16, (12, 16), (8, 4)
+_SHAPE, _DIMS, _SIDES = (3, 16, 16), (12, 16), (8, 4)
 
 
 def _same(mixer: Mixer) -> tuple[Mixer, Mixer]:
@@ -85,15 +83,7 @@ def build(name: str) -> MetaFormer:
 
 def factory(name: str) -> Factory:
     """That model with weights drawn for seed 0 and norms that have seen noise, and its example."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        module = build(name)
-        for norm in module.modules():
-            if isinstance(norm, nn.BatchNorm2d):
-                norm.momentum = None  # a mean over all that was seen
-        with torch.no_grad():
-            module(torch.randn(64, 3, _SIZE, _SIZE))
-    return module.eval(), (torch.zeros(1, 3, _SIZE, _SIZE),)
+    return drawn(partial(build, name), _SHAPE, partial(see_noise, shape=_SHAPE))
 
 
 def __getattr__(name: str) -> Callable[[], Factory]:

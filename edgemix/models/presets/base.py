@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-Factory = tuple[nn.Module, tuple[Tensor, ...]]
+from edgemix.models.lively import Factory, drawn
+
+__all__ = ["Factory", "Preset"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,4 @@ class Preset:
 
     def factory(self) -> Factory:
         """The model with weights drawn for seed 0, and an example input [1, ...]."""
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            return self.build().eval(), (torch.zeros(1, *self.input),)
+        return drawn(self.build, self.input)

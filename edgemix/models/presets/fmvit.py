@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-import torch
 from torch import nn
 
 from edgemix.models.branches import GroupedBranches, NormedConv
+from edgemix.models.lively import drawn, see_noise
 from edgemix.models.metaformer import MetaFormer, Mixer, Stage, Stem
 from edgemix.models.mixers.convolutional_fusion import ConvolutionalFusion
 from edgemix.models.mixers.frequency_mixing import FrequencyMixing
@@ -68,12 +68,6 @@ def _kept(channels: int, dim: int) -> nn.Module:
 
 def tiny() -> Factory:
     """Every part at 8×8 and 4×4 positions, norms that have seen noise, and [1, 3, 16, 16]."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        module = fmvit((8, 16), ((1, 1), (0, 1)), (2, 1), (1, 2), classes=10)
-        for norm in module.modules():
-            if isinstance(norm, nn.BatchNorm2d):
-                norm.momentum = None  # a mean over all that was seen
-        with torch.no_grad():
-            module(torch.randn(64, 3, 16, 16))
-    return module.eval(), (torch.zeros(1, 3, 16, 16),)
+    build = partial(fmvit, (8, 16), ((1, 1), (0, 1)), (2, 1), (1, 2), classes=10)
+    shape = (3, 16, 16)
+    return drawn(build, shape, partial(see_noise, shape=shape))

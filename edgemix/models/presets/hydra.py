@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import nn
 
 from edgemix.models.hydra import HydraImage, HydraText, Layers
+from edgemix.models.lively import drawn
 from edgemix.models.presets.base import Factory, Preset
 from edgemix.models.recurrent.hydra import Hydra
 
@@ -39,12 +39,12 @@ def tiny() -> Factory:
     """Two layers of two heads on sixteen patches of 3×8×8."""
     options = {"states": 3, "kernel": 3, "size": 4}
     build = partial(HydraImage, Layers(4, 2, options), patch=2, classes=10)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        module = build()
-        for part in module.modules():
-            if isinstance(part, Hydra):
-                # Larger steps than those that training starts from, so that states forget.
-                nn.init.uniform_(part.rate, -1, 1)
-                nn.init.uniform_(part.log_decay, -1, 1)
-    return module.eval(), (torch.zeros(1, 3, 8, 8),)
+    return drawn(build, (3, 8, 8), _wake)
+
+
+def _wake(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, Hydra):
+            # Larger steps than those that training starts from, so that states forget.
+            nn.init.uniform_(part.rate, -1, 1)
+            nn.init.uniform_(part.log_decay, -1, 1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import nn
 
+from edgemix.models.lively import drawn
 from edgemix.models.mamba_mixer import TSM2, Level, MambaMixer, ViM2
 from edgemix.models.presets.base import Factory, Preset
 from edgemix.models.recurrent.selective_scan import SelectiveScan
@@ -58,14 +58,14 @@ def tiny_series() -> Factory:
 
 def _lively(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> Factory:
     """With averages of all that went before and steps that forget, as if trained."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        module = build()
-        for part in module.modules():
-            if isinstance(part, SelectiveScan):
-                nn.init.uniform_(part.rate.bias, -1, 1)
-            if isinstance(part, MambaMixer):
-                for weights in (part.alpha, part.beta, part.theta, part.gamma):
-                    for w in weights:
-                        nn.init.uniform_(w, -0.5, 1)
-    return module.eval(), (torch.zeros(1, *shape),)
+    return drawn(build, shape, _wake)
+
+
+def _wake(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, SelectiveScan):
+            nn.init.uniform_(part.rate.bias, -1, 1)
+        if isinstance(part, MambaMixer):
+            for weights in (part.alpha, part.beta, part.theta, part.gamma):
+                for w in weights:
+                    nn.init.uniform_(w, -0.5, 1)
