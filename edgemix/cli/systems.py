@@ -61,7 +61,7 @@ def systems(
     from edgemix.cli import console
     from edgemix.systems import matrix
     from edgemix.systems.catalog import GROUPS, chosen, slots
-    from edgemix.systems.run import RESULTS, read
+    from edgemix.systems.run import RESULTS, missing, read
 
     rows = chosen(names or (), _listed(group) or GROUPS)
     targets, sorts = _targets(to), _kinds(kinds)
@@ -69,8 +69,8 @@ def systems(
     if run:
         every = [s for row in rows for s in slots(row)]
         asked = [s for s in every if s.target in targets and s.kind in sorts]
-        done = set() if again else {cell.slot for cell in read(file)}
-        _measure(file, [s for s in asked if s not in done], jobs, limit, quiet=as_json)
+        wanted = missing(asked, () if again else read(file))
+        _measure(file, wanted, jobs, limit, quiet=as_json)
     keys = {row.key for row in rows}
     cells = [c for c in read(file) if c.system in keys and c.target in targets and c.kind in sorts]
     found = list(matrix.matrices(rows, cells))
@@ -156,13 +156,6 @@ def _print(
 
 def _figures(cell: Cell) -> str:
     if cell.refused:
-        return cell.refused.replace("\n", " ")
-    assert cell.relative is not None and cell.identical is not None
-    near = (
-        f"largest difference {cell.relative:.1e} of the largest output"
-        if cell.within is None
-        else f"{cell.identical:.2%} identical, {cell.within:.2%} within 1 LSB"
-    )
-    return (
-        f"{near} ({cell.contract}), {cell.size / 1e3:,.0f} kB, {cell.seconds:.1f} s, {cell.runtime}"
-    )
+        return cell.refused
+    size = f"{cell.size / 1e3:,.0f} kB"
+    return f"{cell.fidelity} ({cell.contract}), {size}, {cell.seconds:.1f} s, {cell.runtime}"

@@ -57,6 +57,15 @@ class Cell:
         """Its place."""
         return Slot(self.system, self.target, self.kind)
 
+    @property
+    def fidelity(self) -> str:
+        """How near it came, for people; of a refused one nothing."""
+        if self.relative is None or self.identical is None:
+            return ""
+        if self.within is None:
+            return f"{self.relative:.1e} of the largest output"
+        return f"{self.identical:.2%} identical, {self.within:.2%} within 1 LSB"
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
         return asdict(self)

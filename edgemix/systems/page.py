@@ -31,14 +31,8 @@ def _figures(matrix: Matrix, slot: Slot) -> list[tuple[str, str]]:
         return [("", "not measured")]
     if cell.refused:
         return [("refused", cell.refused)]
-    assert cell.relative is not None and cell.identical is not None
-    fidelity = (
-        f"{cell.relative:.1e} of the largest output"
-        if cell.within is None
-        else f"{cell.identical:.2%} identical, {cell.within:.2%} within 1 LSB"
-    )
     return [
-        ("recipe", cell.recipe), ("asked", cell.contract), ("found", fidelity),
+        ("recipe", cell.recipe), ("asked", cell.contract), ("found", cell.fidelity),
         ("by", cell.runtime), ("size", f"{cell.size / 1e3:,.0f} kB"),
         ("took", f"{cell.seconds:.1f} s"),
     ]  # fmt: skip

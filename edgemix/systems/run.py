@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgemix import child, files
 from edgemix.errors import InputError, ToolError
-from edgemix.systems.catalog import FPGAS, PHONES, Slot, System, slots, systems
+from edgemix.systems.catalog import FPGAS, PHONES, Slot, slots, systems
 from edgemix.systems.cell import Cell
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -38,10 +38,10 @@ def read(results: Path) -> list[Cell]:
         ) from error
 
 
-def missing(chosen: Iterable[System], known: Iterable[Cell]) -> list[Slot]:
-    """What some systems are asked for and nobody has measured."""
+def missing(asked: Iterable[Slot], known: Iterable[Cell]) -> list[Slot]:
+    """What is asked for and nobody has measured."""
     done = {cell.slot for cell in known}
-    return [slot for row in chosen for slot in slots(row) if slot not in done]
+    return [slot for slot in asked if slot not in done]
 
 
 def fill(

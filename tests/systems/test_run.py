@@ -34,7 +34,7 @@ def test_cells_are_measured_kept_and_not_measured_again(tmp_path: Path) -> None:
     assert all(c.passed and not c.refused for c in cells), cells
     assert all(c.runtime.startswith("ONNX Runtime") and c.size > 500 for c in cells)
     assert {c.parameters for c in cells} == {cells[0].parameters} and cells[0].parameters > 0
-    left = run.missing([LINEAR], cells)
+    left = run.missing(slots(LINEAR), cells)
     assert left == [s for s in slots(LINEAR) if s not in wanted]
 
 
