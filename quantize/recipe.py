@@ -167,7 +167,7 @@ class Recipe(BaseModel):
     align_additions: float = Field(default=1.0, ge=1.0)
     """An addition's operands and result share one encoding where their ranges differ by at most
     this factor: the addition is then exact on every target. 1 turns it off."""
-    split: tuple[Literal["softmax", "norm", "division"], ...] = ()
+    split: tuple[Literal["softmax", "norm", "division", "resize"], ...] = ()
     """Composites that are split into elementary steps, each of them exact in fixed point."""
     divisor_bits: int | None = Field(default=None, ge=4, le=16)
     """Width of what is divided by (sums of exponentials, variances) and of its reciprocal, which

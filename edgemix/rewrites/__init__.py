@@ -21,6 +21,7 @@ STANDARD = (
     "plain_views",  # early; after functionalizing, for which a copy is no name of its source
     "unpack_views",  # early: later rewrites and the quantizer look at single values
     "join_activations",  # before lifting scalars: their numbers are no values
+    "join_lengths",  # the same; after plain views, which may stand in front of the division
     "plain_powers",  # after joining activations, some of which have powers; before lifting scalars
     "implicit_pads",  # before lifting scalars and all that asks for ranges
     "open_folds",  # before all that looks for linear operators
@@ -55,6 +56,7 @@ def load(name: str, states: int = 0) -> Rewrite:
     from edgemix.rewrites.implicit_pads import ImplicitPads
     from edgemix.rewrites.join_activations import JoinActivations
     from edgemix.rewrites.join_branches import JoinBranches
+    from edgemix.rewrites.join_lengths import JoinLengths
     from edgemix.rewrites.lift_scalars import LiftScalars
     from edgemix.rewrites.narrow_moves import NarrowMoves
     from edgemix.rewrites.narrow_sums import NarrowSums
@@ -71,16 +73,17 @@ def load(name: str, states: int = 0) -> Rewrite:
     from edgemix.rewrites.split_division import SplitDivision
     from edgemix.rewrites.split_leak import SplitLeak
     from edgemix.rewrites.split_norm import SplitNorm
+    from edgemix.rewrites.split_resize import SplitResize
     from edgemix.rewrites.split_softmax import SplitSoftmax
     from edgemix.rewrites.unpack_views import UnpackViews
     from edgemix.rewrites.unroll_scans import UnrollScans
 
     known = (
         ConstantProducts, EinsumProducts, FoldConstants, FoldNorm, FoldScale, FoldSoftmax,
-        FourierProducts, Functionalize, ImplicitPads, JoinActivations, JoinBranches, LiftScalars,
-        NarrowMoves, NarrowSums, OpenAttention, OpenContexts, OpenFolds, OpenRecurrent,
+        FourierProducts, Functionalize, ImplicitPads, JoinActivations, JoinBranches, JoinLengths,
+        LiftScalars, NarrowMoves, NarrowSums, OpenAttention, OpenContexts, OpenFolds, OpenRecurrent,
         OpenWindows, PartLinear, PlainCasts, PlainPowers, PlainViews, ResizeProducts,
-        SplitDivision, SplitNorm, SplitSoftmax, UnpackViews, UnrollScans,
+        SplitDivision, SplitNorm, SplitResize, SplitSoftmax, UnpackViews, UnrollScans,
     )  # fmt: skip
     if name == SplitLeak.name:
         return SplitLeak(states)

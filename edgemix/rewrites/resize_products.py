@@ -15,6 +15,7 @@ from edgemix.rewrites.writer import Writer
 
 _PLAIN = {
     aten.upsample_bilinear2d.vec: aten.upsample_bilinear2d.default,
+    aten.upsample_bilinear2d.default: aten.upsample_bilinear2d.default,
     aten.upsample_bicubic2d.vec: aten.upsample_bicubic2d.default,
     aten.upsample_bicubic2d.default: aten.upsample_bicubic2d.default,
     aten._upsample_bicubic2d_aa.vec: aten._upsample_bicubic2d_aa.default,
@@ -39,12 +40,18 @@ class ResizeProducts:
         """Replace them all; returns how many there were."""
         found = [node for node in module.graph.nodes if _is_lacking(node)]
         for node in found:
-            _replace(Writer(module, node, self.name))
+            as_products(Writer(module, node, self.name))
         return len(found)
+
+
+RESIZES = frozenset(_PLAIN)
+"""Those that weight what they read."""
 
 
 def _is_lacking(node: Node) -> bool:
     """Whether it is cubic or smoothed, or measures by a factor that is not the ratio of sizes."""
+    if node.target is aten.upsample_bilinear2d.default:
+        return False
     if node.target is not aten.upsample_bilinear2d.vec:
         return node.target in _PLAIN
     x, _, align, factors = node.args[:4]
@@ -54,7 +61,8 @@ def _is_lacking(node: Node) -> bool:
     return any(after != before * factor for before, after, factor in sizes)
 
 
-def _replace(write: Writer) -> None:
+def as_products(write: Writer) -> None:
+    """Put both products into the place of a resize."""
     x: Any = write.at.args[0]
     rows, columns = (_matrix(write.at, axis) for axis in (2, 3))
     wide = write(aten.linear.default, x, write.constant("columns", columns))

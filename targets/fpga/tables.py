@@ -63,11 +63,13 @@ SCALAR = frozenset(
         g.aten.mish.default,
         g.aten.rsqrt.default, g.aten.sqrt.default, g.aten.reciprocal.default,
         g.aten.pow.Tensor_Scalar, g.aten.abs.default, g.aten.clamp.default,
+        g.aten.clamp_min.default, g.aten.clamp_max.default,
     }
 )  # fmt: skip
 _CORRECTLY_ROUNDED = frozenset(
     {
         g.aten.relu.default, g.aten.neg.default, g.aten.abs.default, g.aten.clamp.default,
+        g.aten.clamp_min.default, g.aten.clamp_max.default,
         g.aten.hardtanh.default, g.aten.leaky_relu.default, g.aten.reciprocal.default,
         g.aten.sqrt.default, g.aten.rsqrt.default, g.aten.mul.Tensor, g.aten.add.Tensor,
         g.aten.sub.Tensor, g.aten.div.Tensor,

@@ -20,6 +20,8 @@ from edgemix.errors import EdgemixError, UnsupportedError
 from edgemix.program import Origin, Program
 from edgemix.rewrites.base import TOLERANCE, apply
 
+SPLITS = ("split_softmax", "split_norm", "split_division", "split_resize")
+
 
 class Everything(nn.Module):
     """Norms in every position, softmax, scalars, chunks."""
@@ -363,7 +365,7 @@ def test_a_wrong_rewrite_is_caught(program: Program) -> None:
 def test_a_rewrite_that_counts_nothing_leaves_all_as_it_was(source: str) -> None:
     """The runner gives the same graph to the next: it makes no copy for each."""
     program, silent = sources.load(source), 0
-    for name in (*rewrites.STANDARD, "split_softmax", "split_norm", "split_division"):
+    for name in (*rewrites.STANDARD, *SPLITS):
         module = program.module()
         before = str(module.graph), sorted(module.state_dict())
         if rewrites.load(name).apply(module) == 0:
@@ -403,7 +405,7 @@ class Adds(nn.Module):
 
 
 def test_names_in_the_table_are_the_classes_own() -> None:
-    for name in (*rewrites.STANDARD, "split_softmax", "split_norm", "split_division"):
+    for name in (*rewrites.STANDARD, *SPLITS):
         assert rewrites.load(name).name == name
 
 
