@@ -444,8 +444,19 @@ def _nested(graph: ExportedProgram) -> bool:
 
 def export(module: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
     """``torch.export`` with static shapes and without its chatter."""
+    _forget_sources(module)
     with quiet(), torch.no_grad():
-        return torch.export.export(module, example, strict=False)
+        exported = torch.export.export(module, example, strict=False)
+    _forget_sources(exported.graph_module)
+    return exported
+
+
+def _forget_sources(module: nn.Module) -> None:
+    """Drop what torch keeps of a node's forebears: it copies all of them whenever it copies one."""
+    for part in module.modules():
+        if isinstance(part, GraphModule):
+            for node in part.graph.nodes:
+                node.meta.pop("from_node", None)
 
 
 @contextlib.contextmanager

@@ -22,8 +22,19 @@ _PLAIN = {
     aten._upsample_bicubic2d_aa.default: aten._upsample_bicubic2d_aa.default,
     aten._upsample_bilinear2d_aa.vec: aten._upsample_bilinear2d_aa.default,
     aten._upsample_bilinear2d_aa.default: aten._upsample_bilinear2d_aa.default,
+    aten.upsample_nearest2d.vec: aten.upsample_nearest2d.default,
+    aten.upsample_nearest2d.default: aten.upsample_nearest2d.default,
+    aten._upsample_nearest_exact2d.vec: aten._upsample_nearest_exact2d.default,
+    aten._upsample_nearest_exact2d.default: aten._upsample_nearest_exact2d.default,
 }
-"""Every overload with the one that takes sizes and factors: (x, size, align_corners, h, w)."""
+"""Every overload with the one that takes sizes and factors: (x, size, [align_corners,] h, w)."""
+
+NEAREST = frozenset(t for t in _PLAIN if "nearest" in t.__name__)
+RESIZES = frozenset(_PLAIN)
+_HAD = NEAREST | {aten.upsample_bilinear2d.default}
+"""Those that every runtime has."""
+_ALIGNED = RESIZES - NEAREST
+"""Those whose third argument says whether corners are aligned."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +51,14 @@ class ResizeProducts:
         """Replace them all; returns how many there were."""
         found = [node for node in module.graph.nodes if _is_lacking(node)]
         for node in found:
-            as_products(Writer(module, node, self.name))
+            as_products(Writer(module, node, self.name), matrix(node, 2), matrix(node, 3))
         return len(found)
-
-
-RESIZES = frozenset(_PLAIN)
-"""Those that weight what they read."""
 
 
 def _is_lacking(node: Node) -> bool:
     """Whether it is cubic or smoothed, or measures by a factor that is not the ratio of sizes."""
-    if node.target is aten.upsample_bilinear2d.default:
-        return False
     if node.target is not aten.upsample_bilinear2d.vec:
-        return node.target in _PLAIN
+        return node.target in RESIZES - _HAD
     x, _, align, factors = node.args[:4]
     if align or factors is None:
         return False
@@ -61,28 +66,32 @@ def _is_lacking(node: Node) -> bool:
     return any(after != before * factor for before, after, factor in sizes)
 
 
-def as_products(write: Writer) -> None:
-    """Put both products into the place of a resize."""
+def as_products(write: Writer, rows: Tensor, columns: Tensor) -> None:
+    """Put the products with R and with Cᵀ into the place of a resize."""
     x: Any = write.at.args[0]
-    rows, columns = (_matrix(write.at, axis) for axis in (2, 3))
     wide = write(aten.linear.default, x, write.constant("columns", columns))
     turned = write(aten.transpose.int, wide, 2, 3)
     tall = write(aten.linear.default, turned, write.constant("rows", rows))
     write.replace(write(aten.transpose.int, tall, 2, 3))
 
 
-def _matrix(node: Node, axis: int) -> Tensor:
-    """[after, before]: what the operator makes of every unit vector along an axis."""
+def matrix(node: Node, axis: int) -> Tensor:
+    """[after, before]: what a resize makes of every unit vector along an axis."""
     x: Any = node.args[0]
     before, after = g.shape_of(x)[axis], g.shape_of(node)[axis]
-    given: list[Any] = [*node.args[2:], None, None, None]
-    align, factors = given[0], given[1:3]
-    if node.target not in _PLAIN.values():  # the overload with a list of both factors
-        factors = [None, None] if factors[0] is None else list(factors[0])
     units = torch.eye(before, dtype=x.meta["val"].dtype)[None, None]
     size = [before, before]
     size[axis - 2] = after
     # Along the other axis, which has one place for every unit vector, nothing is to change.
-    along = [factor if i == axis else None for i, factor in enumerate(factors, 2)]
-    resized: Tensor = _PLAIN[node.target](units, size, align, *along)  # type: ignore[index]
+    along = [factor if i == axis else None for i, factor in enumerate(_factors(node), 2)]
+    align = node.args[2:3] if node.target in _ALIGNED else ()
+    resized: Tensor = _PLAIN[node.target](units, size, *align, *along)  # type: ignore[index]
     return (resized[0, 0] if axis == 2 else resized[0, 0].T).contiguous()
+
+
+def _factors(node: Node) -> list[float | None]:
+    """Of height and width, None where the ratio of sizes is meant."""
+    given: list[Any] = list(node.args[3 if node.target in _ALIGNED else 2 :])
+    if node.target not in _PLAIN.values():  # the overload with a list of both
+        given = [None, None] if given[0] is None else list(given[0])
+    return [*given, None, None][:2]

@@ -130,8 +130,8 @@ def _linear(
     given = b.operand(node.args[0])
     outputs, inputs = weight.shape
     rows = given.index.size // inputs
-    if rows > 1:  # hls4ml's line buffers go by the first two axes of the variable
-        given = given.indexed(given.index.reshape(1, rows, inputs))
+    # hls4ml's line buffers go by the first two axes of a variable, its Dense by the only one.
+    given = given.indexed(given.index.reshape(1, *([rows] if rows > 1 else []), inputs))
     x = b.logical(given, f"{node.name}_input")
     shape = g.shape_of(node)
     common = {

@@ -112,6 +112,25 @@ class Maps(nn.Module):
         return torch.cat([mixed.amax(-1), mixed.sum(-1), mixed.mean(-1)], dim=1)
 
 
+class Pyramid(nn.Module):
+    """Resizes by wires and by products, vectors over their lengths, one position of four axes."""
+
+    shape = (4, 2, 3)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 5)
+        self.outer = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        smooth = functional.interpolate(x, size=(4, 7), mode="bilinear")
+        x = functional.interpolate(functional.interpolate(x, scale_factor=2), (4, 7)) - smooth
+        unit = functional.normalize(x.flatten(2), dim=-1)
+        alone = functional.adaptive_avg_pool2d(x, 1).permute(0, 2, 3, 1)
+        alone = self.outer(functional.gelu(self.inner(alone)))
+        return torch.cat([alone.flatten(1), unit[:, :, 4]], dim=1)
+
+
 def adversarial(shape: tuple[int, ...], encoding: Encoding) -> Tensor:
     """Random values, the grid, every tie between two integers, extremes, zeros of both signs."""
     generator = torch.Generator().manual_seed(2)
@@ -174,7 +193,7 @@ MINUTES = {("rtl", Vision), ("rtl", Maps), ("stream", Tokens), ("parallel", Visi
             marks=[pytest.mark.slow] if (way, kind) in MINUTES else [],
         )
         for way in WAYS
-        for kind in (Vision, Tokens, Functions, Maps)
+        for kind in (Vision, Tokens, Functions, Maps, Pyramid)
     ],
 )  # fmt: skip
 def test_every_integer_is_the_programs(
