@@ -91,8 +91,8 @@ class Step:
     """One thing that was done to a program."""
 
     name: str
-    options: Mapping[str, Any]
-    seconds: float
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -193,9 +193,7 @@ class Program:
 
     def call(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The graph as the pure function that it is: from :attr:`takes` to :attr:`gives`."""
-        with torch.inference_mode():
-            result = self._runner(*(_plain(t) for t in tensors))
-        return result if isinstance(result, tuple) else (result,)
+        return call(self._runner, *tensors)
 
     def rollout(
         self, *inputs: Tensor, on_sequences: Callable[[int], None] = lambda _: None
@@ -270,10 +268,8 @@ class Program:
         """Zeros of the shapes that the graph takes."""
         return tuple(torch.zeros(spec.shape) for spec in self.takes)
 
-    def with_module(
-        self, module: GraphModule, name: str, options: Mapping[str, Any], seconds: float
-    ) -> Program:
-        """The program whose graph is ``module``: one more :class:`Step`, the same interface.
+    def with_module(self, module: GraphModule, *steps: Step) -> Program:
+        """The program whose graph is ``module``, made by steps: the same interface.
 
         Raises:
             EdgemixError: inputs or outputs changed.
@@ -286,10 +282,10 @@ class Program:
         if [s.shape for s in program.takes + program.gives] != [
             s.shape for s in self.takes + self.gives
         ]:
-            raise EdgemixError(f"the step {name} changed the program's inputs or outputs")
-        step = Step(name, dict(options), round(seconds, 3))
+            names = ", ".join(step.name for step in steps)
+            raise EdgemixError(f"the step {names} changed the program's inputs or outputs")
         return replace(
-            program, inputs=self.inputs, outputs=self.outputs, history=(*self.history, step)
+            program, inputs=self.inputs, outputs=self.outputs, history=(*self.history, *steps)
         )
 
     def _check_inputs(self, inputs: tuple[Tensor, ...], axes: int) -> None:
@@ -423,6 +419,13 @@ class Program:
         from edgemix import archive
 
         return archive.load(path)
+
+
+def call(module: GraphModule, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """What a graph's module gives, as a tuple; it keeps nothing for gradients."""
+    with torch.inference_mode():
+        result = module(*(_plain(t) for t in tensors))
+    return result if isinstance(result, tuple) else (result,)
 
 
 class _Leaves(nn.Module):

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from edgemix import graph as g
 from edgemix.errors import UnsupportedError
 from edgemix.graph import aten
-from edgemix.program import Program
+from edgemix.program import Program, Step
 from edgemix.shapes import Reshaped
 
 _VIEWS = frozenset(
@@ -78,7 +78,7 @@ def at(program: Program, change: Reshaped) -> Program:
         replace(o, shape=tuple(t.shape)) for o, t in zip(program.outputs, gives, strict=True)
     )
     seen = replace(program, inputs=(spec,), outputs=outputs)
-    return seen.with_module(module, "at", {"shape": list(change.shape)}, 0.0)
+    return seen.with_module(module, Step("at", {"shape": list(change.shape)}))
 
 
 def opened(module: GraphModule, changes: Sequence[Reshaped]) -> None:

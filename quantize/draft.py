@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from edgemix.errors import InputError
-from edgemix.program import Program
+from edgemix.program import Program, Step
 from edgemix.quantize.calibrate import Calibration
 from edgemix.quantize.ends import keep_ends
 from edgemix.quantize.insert import Edge, coded
@@ -73,4 +73,4 @@ class Draft:
             "recipe": self.recipe.model_dump(mode="json"),
             "calibration": self.calibration.data.sha256,
         }
-        return self.program.with_module(module, "quantize", options, seconds)
+        return self.program.with_module(module, Step("quantize", options, round(seconds, 3)))

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from edgemix.errors import EdgemixError
-from edgemix.program import Program
+from edgemix.program import Program, Step
 from edgemix.quantize.algorithms.equalize import equalize
 from edgemix.quantize.algorithms.migrate import Stats
 from edgemix.quantize.algorithms.reparam import reparam
@@ -81,7 +81,7 @@ def prepare(
         tried.graph.eliminate_dead_code()
         counts = places | {name: count}
         seconds = time.perf_counter() - start
-        after = program.with_module(tried, "equalize channels", counts, seconds)
+        after = program.with_module(tried, Step("equalize channels", counts, round(seconds, 3)))
         _check(program, after)
         if measurable(program):
             if guard is None:

@@ -8,7 +8,7 @@ import torch
 from torch.fx import Node
 
 from edgemix import graph as g
-from edgemix.program import Program
+from edgemix.program import Program, Step
 
 
 def shift_leaks(program: Program, tolerance: float) -> Program:
@@ -48,7 +48,8 @@ def shift_leaks(program: Program, tolerance: float) -> Program:
     if rounded == 0:
         return program
     options = {"tolerance": tolerance, "rounded": rounded, "leaks": total}
-    return program.with_module(module, "shift leaks", options, time.perf_counter() - start)
+    seconds = round(time.perf_counter() - start, 3)
+    return program.with_module(module, Step("shift leaks", options, seconds))
 
 
 def _lost(module: torch.fx.GraphModule, states: int) -> list[Node]:

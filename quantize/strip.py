@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgemix import graph as g
-from edgemix.program import Program
+from edgemix.program import Program, Step
 
 
 def strip(program: Program) -> Program:
@@ -22,4 +22,4 @@ def strip(program: Program) -> Program:
         node.replace_all_uses_with(quantize.args[0], propagate_meta=False)
         module.graph.erase_node(node)
     module.graph.eliminate_dead_code()
-    return program.with_module(module, "strip", {}, 0.0)
+    return program.with_module(module, Step("strip"))

@@ -7,14 +7,20 @@ the promise: whenever a rewrite fires, the program before and after runs on the 
 from __future__ import annotations
 
 import dataclasses
+import operator
 import time
 from typing import Any, ClassVar, Protocol
 
 import torch
+from torch import Tensor
+from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
 
 from edgemix.errors import EdgemixError
-from edgemix.program import Program
+from edgemix.program import Program, Step, call
+
+Outputs = tuple[Tensor, ...]
 
 
 class Rewrite(Protocol):
@@ -41,40 +47,60 @@ def apply(program: Program, *rewrites: Rewrite) -> Program:
     Raises:
         EdgemixError: a rewritten program computes something else.
     """
-    module = program.module()  # once for all that change nothing: a large graph is slow to copy
+    module = program.module()  # once for all: a large graph is slow to export
+    inputs = _drawn(program, torch.Generator().manual_seed(0))
+    steps: list[Step] = []
+    found: Outputs | None = None
     for rewrite in rewrites:
         start = time.perf_counter()
         count = rewrite.apply(module)
-        if count:
-            program = _after(program, rewrite, module, count, start)
-            module = program.module()
-    return program
+        if not count:
+            continue
+        module.graph.eliminate_dead_code()
+        module.graph.lint()
+        module.recompile()
+        _tell_shapes(module)
+        seconds = round(time.perf_counter() - start, 3)
+        wanted = program.call(*inputs) if found is None else found
+        found = call(module, *inputs)
+        _check(program, wanted, found, inputs, rewrite.name)
+        own: dict[str, Any] = (
+            dataclasses.asdict(rewrite) if dataclasses.is_dataclass(rewrite) else {}
+        )
+        steps.append(Step(rewrite.name, {**own, "places": count}, seconds))
+    return program.with_module(module, *steps) if steps else program
 
 
-def _after(
-    program: Program, rewrite: Rewrite, module: GraphModule, count: int, start: float
-) -> Program:
-    module.graph.eliminate_dead_code()
-    options = dataclasses.asdict(rewrite) if dataclasses.is_dataclass(rewrite) else {}
-    options["places"] = count
-    after = program.with_module(module, rewrite.name, options, time.perf_counter() - start)
-    _check(program, after, rewrite.name)
-    return after
+def _tell_shapes(module: GraphModule) -> None:
+    """Record what every node's value is, without computing it: later rewrites ask for it."""
+    with torch.no_grad():
+        for node in module.graph.nodes:
+            if node.op == "get_attr":
+                value = operator.attrgetter(str(node.target))(module)
+                if isinstance(value, Tensor):
+                    node.meta["val"] = value
+            elif isinstance(node.target, OpOverload):
+                given = map_arg((node.args, node.kwargs), lambda source: source.meta["val"])
+                node.meta["val"] = node.target(*given[0], **given[1])
 
 
-def _check(before: Program, after: Program, name: str) -> None:
-    generator = torch.Generator().manual_seed(0)
-    inputs = [torch.randn(spec.shape, generator=generator) for spec in before.takes]
-    wanted = before.call(*inputs)
-    for i, (expected, found) in enumerate(zip(wanted, after.call(*inputs), strict=True)):
+def _drawn(program: Program, generator: torch.Generator) -> tuple[Tensor, ...]:
+    return tuple(torch.randn(spec.shape, generator=generator) for spec in program.takes)
+
+
+def _check(
+    program: Program, wanted: Outputs, found: Outputs, inputs: Outputs, name: str
+) -> None:  # fmt: skip
+    """Raise where a rewrite changed what a program gives by more than roundings cost it."""
+    for i, (expected, got) in enumerate(zip(wanted, found, strict=True)):
         span = max(float(expected.max() - expected.min()), 1e-6)
-        worst = float((expected - found).abs().max())
+        worst = float((expected - got).abs().max())
         if worst <= TOLERANCE * span + _SUM * float(expected.abs().max()):
             continue
         # Deep models without training make per cents of the output of one rounding of an input.
-        other = [torch.randn(x.shape, generator=generator) for x in inputs]
+        other = _drawn(program, torch.Generator().manual_seed(1))
         rounded = [torch.nextafter(x, y) for x, y in zip(inputs, other, strict=True)]
-        own = float((before.call(*rounded)[i] - expected).abs().max())
+        own = float((program.call(*rounded)[i] - program.call(*inputs)[i]).abs().max())
         if not worst <= _ROUNDINGS * own:
             raise EdgemixError(
                 f"the rewrite {name} changed the result by {worst:.3g} (range {span:.3g})",

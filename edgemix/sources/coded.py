@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
 from edgemix.encoding import DTYPES, Encoding
-from edgemix.program import Program
+from edgemix.program import Program, Step
 from edgemix.quantize.insert import Integers, arguments
 from edgemix.quantize.params import encode_bias
 
@@ -84,7 +84,7 @@ def settle(program: Program, name: str) -> Program:
     module = program.module()
     one_reader_each(module)
     carry(module)
-    return program.with_module(module, name, {"biases": code_biases(module)}, 0.0)
+    return program.with_module(module, Step(name, {"biases": code_biases(module)}))
 
 
 def one_reader_each(module: GraphModule) -> None:

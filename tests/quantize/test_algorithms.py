@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 from edgemix import graph as g
 from edgemix import proof, rewrites
 from edgemix.errors import InputError
-from edgemix.program import Origin, Program
+from edgemix.program import Origin, Program, Step
 from edgemix.quantize import equalizing
 from edgemix.quantize.algorithms import brevitas, mixed
 from edgemix.quantize.algorithms.adaround import learn_rounding
@@ -98,7 +98,7 @@ def equalized(
     module, stats = program.module(), dict(calibrate(program, [samples]).stats)
     assert algorithm(module, stats, Recipe.load(recipe)) > 0
     module.graph.eliminate_dead_code()
-    return program.with_module(module, "equalize", {}, 0.0)
+    return program.with_module(module, Step("equalize"))
 
 
 @pytest.mark.parametrize("algorithm", [smooth, reparam])
@@ -174,7 +174,7 @@ def test_any_scale_goes_through_a_seam(seed: int) -> None:
     module.graph.eliminate_dead_code()
     x = torch.randn(3, 1, 16, 16, generator=generator)
     expected = program.run(x)[0]
-    found = program.with_module(module, "scale", {}, 0.0).run(x)[0]
+    found = program.with_module(module, Step("scale")).run(x)[0]
     assert torch.allclose(expected, found, atol=2e-3 * float(expected.abs().max()))
 
 

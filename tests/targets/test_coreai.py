@@ -15,7 +15,7 @@ from torch.nn import functional
 from edgemix import data, proof, rewrites, targets
 from edgemix.errors import ToolError
 from edgemix.models import tiny
-from edgemix.program import Origin, Program
+from edgemix.program import Origin, Program, Step
 from edgemix.proof import Contract
 from edgemix.quantize.calibrate import calibrate
 from edgemix.quantize.convert import quantize
@@ -118,7 +118,7 @@ def test_an_operator_that_touches_integers_on_one_side_only_is_seen(
     (result,) = output.all_input_nodes
     result.replace_all_uses_with(result.args[0].args[0])  # the last rounding is left out
     graph.graph.eliminate_dead_code()
-    changed = program.with_module(graph, "open", {}, 0.0)
+    changed = program.with_module(graph, Step("open"))
     artifact, moved = lowered(changed, tmp_path)
     lost = [op for op in coreai().audit(artifact, moved) if not op.kept]
     assert {op.achieved for op in lost} == {"float"}
