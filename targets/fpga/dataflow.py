@@ -160,8 +160,10 @@ def windows(node: Node) -> list[Window]:
     assert isinstance(source, Node) and callable(node.target)
     shape = g.shape_of(source)
     size = int(np.prod(shape))
-    marks = torch.eye(size, dtype=torch.float64).reshape(size, *shape[1:])
-    response = node.target(marks, *node.args[1:], **node.kwargs).reshape(size, -1).numpy()
+    marks = torch.eye(size, dtype=torch.float64).reshape(size, *shape)
+    response = np.stack(
+        [node.target(mark, *node.args[1:], **node.kwargs).ravel().numpy() for mark in marks]
+    )
     return [Window(np.flatnonzero(column), round(1 / column.max())) for column in response.T]
 
 

@@ -161,7 +161,7 @@ class Builder:
         """The firmware's shape of a variable in that order."""
         if np.array_equal(order, channels_last(shape)):
             return list(hls_shape(shape))
-        return list(shape[1:] or (1,))
+        return list(without_batch(shape))
 
     def logical(self, value: Value, name: str) -> Value:
         """The value in row-major order of its logical shape."""
@@ -210,15 +210,23 @@ def lookup(
 
 
 def channels_last(shape: tuple[int, ...]) -> Index:
-    """Flat element of every logical element [1, c, h, w] when channels run fastest."""
+    """Flat element of every logical element [n, c, h, w] when channels run fastest."""
     if len(shape) != 4:
         return np.arange(int(np.prod(shape))).reshape(shape)
-    _, c, h, w = shape
-    return np.arange(c * h * w).reshape(1, h, w, c).transpose(0, 3, 1, 2)
+    n, c, h, w = shape
+    return np.arange(n * c * h * w).reshape(n, h, w, c).transpose(0, 3, 1, 2)
 
 
 def hls_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The firmware's shape of a program's shape: no batch, channels last."""
     if len(shape) == 4:
-        return (shape[2], shape[3], shape[1])
-    return shape[1:] or (1,)
+        n, c, h, w = shape
+        shape = (n, h, w, c)
+    return without_batch(shape)
+
+
+def without_batch(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without its first axis; what windows and rows there are in it stand one by one."""
+    if shape[0] == 1:
+        return shape[1:] or (1,)
+    return (shape[0] * shape[1], *shape[2:]) if len(shape) > 2 else shape

@@ -31,6 +31,7 @@ from edgemix.targets.hls4ml.firmware import (
     hls_shape,
     lookup,
     members,
+    without_batch,
 )
 
 
@@ -50,7 +51,7 @@ def matmul(b: Builder, node: Node, encoding: Encoding, fixed: FixedPoint) -> Val
     ) + accumulator_type(accumulator)
     shape = g.shape_of(node)
     part = Part(1, b.size(pair[0]), int(np.prod(shape)))
-    b.custom(node.name, "matmul", pair, constants, shape[1:], result_type(fixed), part)
+    b.custom(node.name, "matmul", pair, constants, without_batch(shape), result_type(fixed), part)
     b.firmware.accumulators[node.name] = plain_type(accumulator)
     b.firmware.multiply_accumulates += int(np.prod(batch)) * rows * inner * columns
     return Value(node.name, np.arange(int(np.prod(shape))).reshape(shape), encoding, fixed)

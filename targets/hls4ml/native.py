@@ -26,7 +26,9 @@ _MERGES: dict[Any, str] = {
 
 
 def takes_convolution(node: Node) -> bool:
-    """A convolution that is undilated, with explicit padding."""
+    """A convolution of one image that is undilated, with explicit padding."""
+    if g.shape_of(node)[0] != 1:
+        return False
     return not isinstance(argument(node, 4, 0), str) and set(pair(node, 5, 1)) == {1}
 
 

@@ -21,8 +21,11 @@ _AVERAGES = (aten.avg_pool2d.default, aten.avg_pool1d.default)
 def takes(node: Node) -> bool:
     """Whether a pooling sweeps a window that a line buffer of hls4ml can hold.
 
-    Its maximum wants windows side by side, without padding; others collect the whole image.
+    Its maximum wants windows side by side, without padding; others, and several images in the first
+    axis, are collected whole.
     """
+    if g.shape_of(node)[0] != 1:
+        return False
     if node.target in _AVERAGES:
         return True
     if node.target not in (aten.max_pool2d.default, aten.max_pool1d.default):

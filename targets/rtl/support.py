@@ -38,5 +38,5 @@ def takes(module: GraphModule, node: Node) -> bool:
     if g.is_spike(node):
         return dataflow.threshold(module, node) is not None
     if node.target in g.CONVOLUTION:
-        return not any(isinstance(a, str) for a in node.args)
+        return g.shape_of(node)[0] == 1 and not any(isinstance(a, str) for a in node.args)
     return node.target in OPERATORS or tables.is_scalar_function(module, node)

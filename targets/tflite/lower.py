@@ -19,6 +19,7 @@ from edgemix.targets.constants import real_biases, real_constants
 from edgemix.targets.tflite.borders import real_borders
 from edgemix.targets.tflite.islands import integer_islands, tables
 from edgemix.targets.tflite.pooling import lower_pooling
+from edgemix.targets.tflite.rows import flat_rows
 
 MAIN = "model.tflite"
 SIGNATURE = "serving_default"
@@ -41,6 +42,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     else:
         lower_pooling(module)
         tables(module, _APPROXIMATE)
+    flat_rows(module)
     real_biases(module)
     real_constants(module)
     module.recompile()

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch._higher_order_ops import scan
 
 from edgemix import graph as g
-from edgemix import proof, targets
+from edgemix import targets
 from edgemix.models.sampling import sample_discrete
 from edgemix.program import Program
+from tests.targets.together import SAMPLES, Together, missed
 
 
 class Attention(nn.Module):
@@ -80,25 +81,10 @@ LEFT = {
 }  # fmt: skip
 
 
-class All(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.kinds = nn.ModuleList(make() for make in KINDS.values())
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(kind(x) for kind in self.kinds)
-
-
 @pytest.fixture(scope="module")
-def samples() -> Tensor:
-    return torch.randn(30, 4, 4, 6, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture(scope="module")
-def made(samples: Tensor, quantize_by: Callable[..., Program]) -> Callable[[str], Program]:
+def made(quantize_by: Callable[..., Program]) -> Callable[[str], Program]:
     """The model by a recipe's name."""
-    return cache(lambda recipe: quantize_by(All(), samples, recipe))
+    return cache(lambda recipe: quantize_by(Together(KINDS), SAMPLES, recipe))
 
 
 def test_nothing_else_is_left(made: Callable[[str], Program]) -> None:
@@ -119,21 +105,9 @@ def test_nothing_else_is_left(made: Callable[[str], Program]) -> None:
     ],
 )  # fmt: skip
 def test_every_target_computes_it(
-    name: str, recipe: str, samples: Tensor, made: Callable[[str], Program],
-    program_file: Callable[[Program], Path], tmp_path: Path,
+    name: str, recipe: str, made: Callable[[str], Program], tmp_path: Path
 ) -> None:  # fmt: skip
-    program = made(recipe)
-    target = targets.load(name)
-    assert target.supports(program) == ()
-    contract = target.promise(program)
-    folder = tmp_path / "artifact"
-    folder.mkdir()
-    artifact = target.lower(program, program_file(program), folder)
-    found = target.run(artifact, folder, (samples.numpy(),))
-    assert found is not None
-    expected = program.run(samples)
-    for kind, a, b, encoding in zip(KINDS, expected, found, program.output_encodings, strict=True):
-        assert proof.compare(a.numpy(), b, encoding, contract).passed, kind
+    assert missed(KINDS, made(recipe), name, tmp_path) == []
 
 
 REFUSALS = {

@@ -131,6 +131,25 @@ class Pyramid(nn.Module):
         return torch.cat([alone.flatten(1), unit[:, :, 4]], dim=1)
 
 
+class Rows(nn.Module):
+    """Windows and rows of a map in the first axis: their functions, products, norms and means."""
+
+    shape = (4, 2, 4)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into, self.held = nn.Linear(4, 6), nn.Linear(3, 3)
+        self.norm = nn.LayerNorm(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.into(x.permute(0, 2, 3, 1).reshape(2, 4, 4))
+        first, second = rows.tanh().chunk(2, dim=-1)
+        mixed = torch.sigmoid(first @ second.transpose(1, 2)) @ second
+        windows = self.norm(mixed).reshape(2, 2, 2, 3).permute(0, 3, 1, 2)
+        pooled = functional.avg_pool2d(windows, 2).flatten(1)
+        return (self.held(pooled) * pooled + first.mean(1)).reshape(1, 6)
+
+
 def adversarial(shape: tuple[int, ...], encoding: Encoding) -> Tensor:
     """Random values, the grid, every tie between two integers, extremes, zeros of both signs."""
     generator = torch.Generator().manual_seed(2)
@@ -181,7 +200,10 @@ def lowered(program_file: Callable[[Program], Path], tmp_path: Path) -> Lowered:
     return lower
 
 
-MINUTES = {("rtl", Vision), ("rtl", Maps), ("stream", Tokens), ("parallel", Vision)}
+MINUTES = {
+    ("rtl", Vision), ("rtl", Maps), ("stream", Tokens), ("parallel", Vision), ("rtl", Pyramid),
+    ("stream", Pyramid), ("rtl", Rows),
+}  # fmt: skip
 """Left to the slow tests: others show the same operators."""
 
 
@@ -193,7 +215,7 @@ MINUTES = {("rtl", Vision), ("rtl", Maps), ("stream", Tokens), ("parallel", Visi
             marks=[pytest.mark.slow] if (way, kind) in MINUTES else [],
         )
         for way in WAYS
-        for kind in (Vision, Tokens, Functions, Maps, Pyramid)
+        for kind in (Vision, Tokens, Functions, Maps, Pyramid, Rows)
     ],
 )  # fmt: skip
 def test_every_integer_is_the_programs(
