@@ -96,8 +96,8 @@ PRESETS = {
 
 
 def tiny() -> Factory:
-    """A block in every stage of filters, on maps of 8×8, 4×4 and 2×2."""
+    """A block in every stage of filters, on maps of 4×4, 2×2 and one position."""
     build = partial(
-        _affnet, (8, 8, 16, 16), 2, 64, depths=(1, 1, 1), start=(4, 8), groups=4, classes=10
+        _affnet, (8, 8, 16, 16), 2, 32, depths=(1, 1, 1), start=(4, 8), groups=4, classes=10
     )
-    return lively(build, (3, 64, 64))
+    return lively(build, (3, 32, 32))

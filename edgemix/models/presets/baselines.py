@@ -80,16 +80,16 @@ PRESETS = {
 
 
 def tiny() -> Factory:
-    """CAFormer's kind: two stages of separable convolutions, two of attention, to 2×2 positions."""
-    return _tiny((SeparableConv, SeparableConv, Attention, Attention))
+    """CAFormer's kind: two stages of separable convolutions, two of attention, to one position."""
+    return _tiny((SeparableConv, SeparableConv, Attention, Attention), 32)
 
 
 def tiny_random() -> Factory:
-    """RandFormer's kind: two stages of identity, two of random matrices."""
+    """RandFormer's kind: two stages of identity, two of random matrices, to 2×2 positions."""
     last = (partial(RandomMatrix, positions=16), partial(RandomMatrix, positions=4))
-    return _tiny((nn.Identity, nn.Identity, *last))
+    return _tiny((nn.Identity, nn.Identity, *last), 64)
 
 
-def _tiny(mixers: tuple[Mixer, ...]) -> Factory:
+def _tiny(mixers: tuple[Mixer, ...], size: int) -> Factory:
     build = partial(_baseline, (1, 1, 1, 1), (8, 8, 12, 16), mixers, 10)
-    return lively(build, (3, 64, 64))
+    return lively(build, (3, size, size))
