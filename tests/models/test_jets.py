@@ -44,7 +44,10 @@ def test_the_standard_rewrites_leave_no_norm_but_layer_norm(name: str) -> None:
     torch.testing.assert_close(logits, model(x))
 
 
-@pytest.mark.parametrize("name", jets.MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [n if n == "pooling" else pytest.param(n, marks=pytest.mark.slow) for n in jets.MODELS],
+)
 def test_a_few_steps_of_the_script_learn(name: str) -> None:
     _, accuracy = train(name, epochs=5, count=20_000)
     assert accuracy > 0.4  # twice what guessing gives

@@ -121,7 +121,12 @@ def test_outputs_are_brevitas_own_up_to_ties(values: type, positive: type, shape
 
 
 @pytest.mark.parametrize(
-    "name", ["onnx", "tflite", "coreml", "hls4ml", pytest.param("rtl", marks=pytest.mark.slow)]
+    "name",
+    [
+        "onnx",
+        "hls4ml",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("tflite", "coreml", "rtl")),
+    ],
 )
 def test_it_goes_to_every_target(
     name: str, program_file: Callable[[Program], Path], tmp_path: Path

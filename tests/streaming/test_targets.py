@@ -24,8 +24,7 @@ from edgemix.targets.steps import Stepper
 
 STEPS = 1000
 FIRST = {
-    ("chunked_attention", "onnx"), ("chunked_attention", "hls4ml"), ("gru", "tflite"),
-    ("gru", "rtl"), ("lif", "onnx"), ("lif", "rtl"),
+    ("chunked_attention", "hls4ml"), ("gru", "tflite"), ("lif", "onnx"), ("lif", "rtl"),
 }  # fmt: skip
 """What every test run looks at; the others take minutes."""
 EXACT = ("hls4ml", "rtl")
@@ -185,9 +184,9 @@ def test_bits_of_a_state_follow_the_recipe() -> None:
 @pytest.mark.parametrize(
     ("target", "recipe_name"),
     [
-        ("hls4ml", "fixed8"),
+        ("onnx", "int8"),
+        pytest.param("hls4ml", "fixed8", marks=pytest.mark.slow),
         pytest.param("tflite", "int8", marks=pytest.mark.slow),
-        pytest.param("onnx", "int8", marks=pytest.mark.slow),
     ],
 )
 def test_an_lstm_of_two_directions_is_deployed_unrolled(

@@ -9,7 +9,7 @@ from edgemix.systems.cell import measured
 from edgemix.systems.run import RESULTS, read
 
 _QUICK = {
-    Slot("tiny/cas_vit", "onnx", "integer"),
+    Slot("tiny/esc_transformer", "onnx", "integer"),
     Slot("tiny/patch_tsmixer", "tflite", "integer"),
     Slot("tiny/linear_transformer", "coreml", "step"),
 }

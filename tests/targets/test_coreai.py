@@ -166,6 +166,7 @@ def test_what_the_converter_refuses_or_misreads_computes_as_in_torch(tmp_path: P
 
 
 @needs_coreai
+@pytest.mark.slow
 def test_weights_of_four_bits_and_of_groups_are_stored_as_such(
     quantize_by: Callable[..., Program], tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgemix.errors import InputError
+from edgemix.models.sizes import check_size
 
 
 class Fourier(nn.Module):
@@ -32,6 +33,9 @@ class GlobalFilter(nn.Module):
     Rao et al., "Global Filter Networks for Image Classification", NeurIPS 2021, equation 7.
 
     Shape: [n, c, h, w] → [n, c, h, w] with the map that was said.
+
+    Raises:
+        InputError: of the input, where its size is another.
     """
 
     def __init__(self, dim: int, height: int, width: int) -> None:
@@ -40,6 +44,7 @@ class GlobalFilter(nn.Module):
         self.filter = nn.Parameter(torch.randn(dim, height, width // 2 + 1, 2) * 0.02)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        check_size(self, "maps", x.shape[2:], self.size)
         found = torch.fft.rfft2(x, norm="ortho") * torch.view_as_complex(self.filter)
         mixed: Tensor = torch.fft.irfft2(found, s=self.size, norm="ortho")
         return mixed
@@ -63,7 +68,7 @@ class AdaptiveFilter(nn.Module):
         threshold: of S, where parts of the mask are zero; 0.01 as published.
 
     Raises:
-        InputError: ``dim`` is no multiple of ``groups``.
+        InputError: ``dim`` is no multiple of ``groups``; of the input, where its map is another.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class AdaptiveFilter(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        check_size(self, "maps", x.shape[2:], self.size)
         found = torch.fft.rfft2(x, norm="ortho")
         n, _, h, w = found.shape
         parts = (n, self.groups, -1, h, w)

@@ -20,7 +20,8 @@ class Inception(nn.Module):
     Shape: [n, c, h, w] → [n, c, h, w]; h and w are multiples of ``pool``.
 
     Raises:
-        InputError: the heads leave no even number of channels to the local branches.
+        InputError: the heads leave no even number of channels to the local branches; of the input,
+            where its map does not divide.
     """
 
     def __init__(self, dim: int, heads: int, head_dim: int = 32, pool: int = 1) -> None:
@@ -47,6 +48,11 @@ class Inception(nn.Module):
         self.proj = nn.Conv2d(wide, dim, 1)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        if x.shape[2] % self.pool or x.shape[3] % self.pool:
+            raise InputError(
+                f"a map of {x.shape[2]}×{x.shape[3]} does not divide into windows of {self.pool}",
+                do="give an image whose maps do",
+            )
         first, second, third = torch.split(x, self.sizes, dim=1)
         third = self.shrink(third)
         low = self.grow(attended(*in_heads(self.qkv(third), self.heads)).reshape(third.shape))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from edgemix.models.sizes import check_size
+
 
 class TokenMlp(nn.Module):
     """y = W₂ σ(W₁ x) over the positions, the same for every channel.
@@ -11,6 +13,9 @@ class TokenMlp(nn.Module):
     Tolstikhin et al., "MLP-Mixer: An all-MLP Architecture for Vision", NeurIPS 2021, equation 1.
 
     Shape: [n, c, h, w] → [n, c, h, w] with h·w = ``positions``.
+
+    Raises:
+        InputError: of the input, where its size is another.
     """
 
     def __init__(self, dim: int, positions: int, hidden: int | None = None) -> None:
@@ -21,5 +26,7 @@ class TokenMlp(nn.Module):
         self.contract = nn.Linear(hidden, positions)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        mixed: Tensor = self.contract(self.activation(self.expand(x.flatten(2))))
+        tokens = x.flatten(2)
+        check_size(self, "positions", tokens.shape[2:], (self.expand.in_features,))
+        mixed: Tensor = self.contract(self.activation(self.expand(tokens)))
         return mixed.reshape(x.shape)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from edgemix.errors import InputError
 from edgemix.models.lively import lively
 from edgemix.models.presets.base import Factory, Preset
+from edgemix.models.sizes import check_size
 
 
 class Encoder(nn.Module):
@@ -63,6 +64,9 @@ class SoundTransformer(nn.Module):
     """BERT whose words are mel frames, read out at a token of its own.
 
     Shape: [n, frames, mels] → [n, classes].
+
+    Raises:
+        InputError: of the input, where its size is another.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class SoundTransformer(nn.Module):
         self.head = nn.Linear(dim, classes)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        check_size(self, "sounds", x.shape[1:], (self.at.shape[1] - 1, self.embedding.in_features))
         tokens = torch.cat([self.token.expand(x.shape[0], -1, -1), self.embedding(x)], dim=1)
         encoded = self.encoders(self.norm(tokens + self.at))
         return cast(Tensor, self.head(self.pooler(encoded[:, 0])))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from edgemix.errors import InputError
+from edgemix.models.sizes import check_size
 
 
 class Patches(nn.Module):
@@ -22,7 +23,8 @@ class Patches(nn.Module):
         hidden: features of an embedded patch.
 
     Raises:
-        InputError: the patches do not end where the series does.
+        InputError: the patches do not end where the series does; of the input, where it is longer
+            or shorter.
     """
 
     def __init__(self, time: int, length: int, hidden: int, stride: int | None = None) -> None:
@@ -34,10 +36,12 @@ class Patches(nn.Module):
                 f"{time} steps does",
                 do="choose a time that is a patch and a whole number of strides",
             )
+        self.time = time
         self.count = (time - length) // self.stride + 1
         self.embed = nn.Linear(length, hidden)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        check_size(self, "series", x.shape[2:], (self.time,))
         if self.stride == self.length:
             patches = x.reshape(*x.shape[:2], self.count, self.length)
         else:
