@@ -33,10 +33,18 @@ class DepthwiseBranches(nn.Module):
     Ding et al., "Scaling Up Your Kernels to 31x31", CVPR 2022, section 3.
 
     Shape: [n, c, h, w] → [n, dim, h / stride, w / stride], ``dim`` a multiple of c.
+
+    Raises:
+        InputError: one of the kernels has no middle.
     """
 
     def __init__(self, channels: int, dim: int, kernel: int = 7, stride: int = 1) -> None:
         super().__init__()
+        if kernel % 2 == 0 or kernel // 2 % 2 == 0:
+            raise InputError(
+                f"a kernel of {kernel} or its half of {kernel // 2} has no middle",
+                do="choose 3, 7, 11 or another with an odd half",
+            )
         self.large = NormedConv(channels, dim, kernel, stride, channels)
         self.small = NormedConv(channels, dim, kernel // 2, stride, channels)
 

@@ -17,7 +17,8 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from edgemix.errors import EdgemixError
+from edgemix import graph as g
+from edgemix.errors import EdgemixError, UnsupportedError
 from edgemix.program import Program, Step, call
 
 Outputs = tuple[Tensor, ...]
@@ -48,7 +49,7 @@ def apply(program: Program, *rewrites: Rewrite) -> Program:
         EdgemixError: a rewritten program computes something else.
     """
     module = program.module()  # once for all: a large graph is slow to export
-    inputs = _drawn(program, torch.Generator().manual_seed(0))
+    inputs = _random_inputs(program, torch.Generator().manual_seed(0))
     steps: list[Step] = []
     found: Outputs | None = None
     for rewrite in rewrites:
@@ -84,7 +85,7 @@ def _tell_shapes(module: GraphModule) -> None:
                 node.meta["val"] = node.target(*given[0], **given[1])
 
 
-def _drawn(program: Program, generator: torch.Generator) -> tuple[Tensor, ...]:
+def _random_inputs(program: Program, generator: torch.Generator) -> tuple[Tensor, ...]:
     return tuple(torch.randn(spec.shape, generator=generator) for spec in program.takes)
 
 
@@ -98,7 +99,7 @@ def _check(
         if worst <= TOLERANCE * span + _SUM * float(expected.abs().max()):
             continue
         # Deep models without training make per cents of the output of one rounding of an input.
-        other = _drawn(program, torch.Generator().manual_seed(1))
+        other = _random_inputs(program, torch.Generator().manual_seed(1))
         rounded = [torch.nextafter(x, y) for x, y in zip(inputs, other, strict=True)]
         own = float((program.call(*rounded)[i] - program.call(*inputs)[i]).abs().max())
         if not worst <= _ROUNDINGS * own:
@@ -115,6 +116,15 @@ def inherit(new: Node, old: Node, name: str) -> Node:
             new.meta[key] = old.meta[key]
     new.meta["edgemix_rewrite"] = name
     return new
+
+
+def drawn(node: Node) -> UnsupportedError:
+    """What to say of an operator that drops values: the runner would call it a wrong rewrite."""
+    return UnsupportedError(
+        "a dropout is on: its results are drawn",
+        at=str(g.where(node)),
+        do="pass training=self.training, which is False in evaluation mode",
+    )
 
 
 def step(old: Node, name: str, target: Any, *args: Any) -> Node:

@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
 from edgemix.graph import aten
-from edgemix.rewrites.base import step
+from edgemix.rewrites.base import drawn, step
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,11 @@ class OpenAttention:
     name: ClassVar[str] = "open_attention"
 
     def apply(self, module: GraphModule) -> int:
-        """Open them all; returns how many there were."""
+        """Open them all; returns how many there were.
+
+        Raises:
+            UnsupportedError: a dropout that is on, whose results are drawn.
+        """
         found = module.graph.find_nodes(
             op="call_function", target=aten.scaled_dot_product_attention.default
         )
@@ -43,6 +47,8 @@ def _open(module: GraphModule, node: Node, name: str) -> None:
         )
     )
     given |= node.kwargs
+    if given.get("dropout_p"):
+        raise drawn(node)
     q, k, v = given["query"], given["key"], given["value"]
     scale = given.get("scale")
     scale = 1.0 / math.sqrt(g.shape_of(q)[-1]) if scale is None else float(scale)

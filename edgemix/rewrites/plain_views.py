@@ -10,8 +10,8 @@ import torch
 from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
-from edgemix.errors import UnsupportedError
 from edgemix.graph import aten
+from edgemix.rewrites.base import drawn
 from edgemix.rewrites.writer import Writer
 
 _PERMUTING = frozenset(
@@ -78,11 +78,7 @@ def _plain(write: Writer) -> Node | None:
         return None
     source: Any = node.args[0] if node.args else None
     if node.target in _DROPPING and node.args[1] and node.args[2]:
-        raise UnsupportedError(
-            "a dropout is on: its results are drawn",
-            at=str(g.where(node)),
-            do="pass training=self.training, which is False in evaluation mode",
-        )
+        raise drawn(node)
     if node.target in _COPYING and _is_same(node, source):
         return None if _given_twice(node, source) else source
     for targets, rename in _NAMES:

@@ -9,7 +9,7 @@ from torch import nn
 from edgemix import graph as g
 from edgemix import rewrites
 from edgemix.errors import InputError
-from edgemix.models.branches import GroupedBranches
+from edgemix.models.branches import DepthwiseBranches, GroupedBranches
 from edgemix.models.mixers.frequency_mixing import FrequencyMixing
 from edgemix.models.mixers.reduced_attention import ReducedAttention
 from edgemix.models.presets import fmvit
@@ -55,6 +55,7 @@ def test_attention_sees_where_a_window_is_but_not_what_moves_inside_of_it() -> N
     [
         (lambda: GroupedBranches(6, 8, (1, 4)), r"6 and 8 channels in \[1, 4\] groups"),
         (lambda: GroupedBranches(8, 8, (2, 4)), r"8 and 8 channels in \[2, 4\] groups"),
+        (lambda: DepthwiseBranches(4, 4, 5), "a kernel of 5 or its half of 2 has no middle"),
         (lambda: ReducedAttention(6, heads=4), "6 channels do not divide into 4 heads"),
         (lambda: FrequencyMixing(12), "12 channels do not divide into half and 2 equal even"),
     ],

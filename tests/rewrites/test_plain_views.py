@@ -99,8 +99,16 @@ def test_a_change_of_type_stays() -> None:
     assert plain(lambda x: x.to(torch.int32).to(torch.float32)) == ["_to_copy", "_to_copy"]
 
 
-def test_a_dropout_that_is_on_is_refused_with_its_line() -> None:
-    program = Program.trace(Call(lambda x: F.dropout(x, 0.3)), (torch.zeros(1, 4),), Origin("test"))
+@pytest.mark.parametrize(
+    "drops",
+    [
+        lambda x: F.dropout(x, 0.3),
+        lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.1),
+    ],
+    ids=["dropout", "attention"],
+)
+def test_a_dropout_that_is_on_is_refused_with_its_line(drops: Callable[[Tensor], Tensor]) -> None:
+    program = Program.trace(Call(drops), (torch.zeros(1, 3, 4),), Origin("test"))
     with pytest.raises(UnsupportedError, match="a dropout is on: its results are drawn") as refused:
         rewrites.standard(program)
     assert "test_plain_views.py:" in str(refused.value)
