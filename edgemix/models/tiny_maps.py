@@ -15,19 +15,32 @@ from edgemix.models.lively import Factory, drawn, see_noise
 from edgemix.models.metaformer import Embedding, MetaFormer, Mixer, Stage
 from edgemix.models.mixers.additive_attention import AdditiveAttention
 from edgemix.models.mixers.attention import Attention
+from edgemix.models.mixers.attention_free import AttentionFree
 from edgemix.models.mixers.channel_attention import ChannelAttention
 from edgemix.models.mixers.efficient_attention import EfficientAttention
 from edgemix.models.mixers.ffnified_attention import FfnifiedAttention
+from edgemix.models.mixers.flow_attention import FlowAttention
 from edgemix.models.mixers.fourier import AdaptiveFilter, Fourier, GlobalFilter
+from edgemix.models.mixers.gating_unit import GatingUnit
 from edgemix.models.mixers.global_pooling import GlobalPooling
+from edgemix.models.mixers.group_attention import GroupAttention
 from edgemix.models.mixers.inception import Inception
 from edgemix.models.mixers.large_kernel import LargeKernel
+from edgemix.models.mixers.latent_attention import LatentAttention
 from edgemix.models.mixers.linear import Linear
 from edgemix.models.mixers.lstm2d import Lstm2d
+from edgemix.models.mixers.mix_shift import MixShift
+from edgemix.models.mixers.monarch import Monarch
+from edgemix.models.mixers.norm_attention import NormAttention
 from edgemix.models.mixers.pooling import Pooling
+from edgemix.models.mixers.pooling_network import PoolingNetwork
+from edgemix.models.mixers.raft_mlp import RaftMlp
 from edgemix.models.mixers.random_matrix import RandomMatrix
+from edgemix.models.mixers.reduced_attention import ReducedAttention
+from edgemix.models.mixers.scale_modulation import ScaleModulation
 from edgemix.models.mixers.separable_conv import SeparableConv
 from edgemix.models.mixers.token_mlp import TokenMlp
+from edgemix.models.mixers.window_attention import WindowAttention
 
 _SHAPE, _DIMS, _SIDES = (3, 16, 16), (12, 16), (8, 4)
 
@@ -67,6 +80,19 @@ MIXERS: dict[str, tuple[Mixer, Mixer]] = {
     "global_filter": _mapped(GlobalFilter),
     "adaptive_filter": _mapped(AdaptiveFilter),
     "lstm2d": _same(Lstm2d),
+    "raft_mlp": _mapped(RaftMlp),
+    "mix_shift": _same(partial(MixShift, shifts=(0, 1))),
+    "gating_unit": _placed(GatingUnit),
+    "scale_modulation": (ScaleModulation, Attention),
+    "dual_attention": (partial(WindowAttention, window=4), GroupAttention),
+    "twins": (partial(WindowAttention, window=4), ReducedAttention),
+    "spectral": (partial(GlobalFilter, height=_SIDES[0], width=_SIDES[0]), Attention),
+    "attention_free": _placed(AttentionFree),
+    "latent_attention": _same(LatentAttention),
+    "norm_attention": (partial(WindowAttention, window=4), NormAttention),
+    "flow_attention": _same(FlowAttention),
+    "monarch": _placed(Monarch),
+    "pooling_network": _same(PoolingNetwork),
 }
 """For the first stage and for the second."""
 

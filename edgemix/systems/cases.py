@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from edgemix.models.lively import enliven, see
 from edgemix.program import Origin, Program
 from edgemix.streaming.trace import step_program
-from edgemix.systems.catalog import System
+from edgemix.systems.catalog import SMALL, System
 
-_CALIBRATION = {"tiny": 64, "published": 4, "timm": 4}
-_COMPARED = {"tiny": 16, "published": 2, "timm": 2}
+_CALIBRATION = {"tiny": 64, "tier2": 64, "published": 4, "timm": 4}
+_COMPARED = {"tiny": 16, "tier2": 16, "published": 2, "timm": 2}
 """Inputs of each: a large model gives a thousand outputs for one."""
 _SEEN = 4
 """Inputs from which batch norms of large models take their statistics."""
@@ -85,7 +85,7 @@ def built(system: System) -> tuple[nn.Module, Tensor]:
     else:
         module, example = getattr(importlib.import_module(place), name)()
         example = example[0] if isinstance(example, tuple) else example
-        if system.group == "tiny":
+        if system.group in SMALL:
             return module, example
     enliven(module)
     see(module, torch.randn(_SEEN, *example.shape[1:]))

@@ -1,7 +1,8 @@
 """Which systems the matrix has rows of, and where each is built.
 
 A system of the first tier stands there twice: at a published size, which phones take, and as a tiny
-variant of the same parts, which FPGAs and tests afford. Then come timm's families.
+variant of the same parts, which FPGAs and tests afford. Those of the second tier are tiny models of
+its mixers. Then come timm's families.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from typing import Literal
 
 from edgemix.errors import InputError
 
-Group = Literal["tiny", "published", "timm"]
-GROUPS: tuple[Group, ...] = ("tiny", "published", "timm")
+Group = Literal["tiny", "tier2", "published", "timm"]
+GROUPS: tuple[Group, ...] = ("tiny", "tier2", "published", "timm")
+SMALL: tuple[Group, ...] = ("tiny", "tier2")
+"""Those that FPGAs have room for."""
 
 Kind = Literal["float", "integer", "float step", "step"]
 """Whole inputs in 32 bits or in 8; and in both a step, which carries its memory along."""
@@ -75,13 +78,13 @@ def slots(system: System) -> Iterator[Slot]:
     No FPGA computes in floats, and none has room for a model of published size. What has a memory
     goes in whole, a few steps unrolled, as a tiny variant alone.
     """
-    for target in TARGETS if system.group == "tiny" else PHONES:
+    for target in TARGETS if system.group in SMALL else PHONES:
         for kind in KINDS:
             if kind in FLOATS and target in FPGAS:
                 continue
             if kind in STEPS and not system.memory:
                 continue
-            if kind not in STEPS and system.memory and system.group != "tiny":
+            if kind not in STEPS and system.memory and system.group not in SMALL:
                 continue
             yield Slot(system.key, target, kind)
 
@@ -129,6 +132,27 @@ _TIER_1_WITH_MEMORY = (
     ("skim", "SkiM", f"{_TINY}:skim", f"{_PRESETS}:skim_causal"),
 )  # fmt: skip
 
+_MAPS = "edgemix.models.tiny_maps"
+
+_TIER_2 = (
+    # Name, title, tiny model.
+    ("fnet", "FNet", f"{_MAPS}:fourier"),
+    ("gfnet", "GFNet", f"{_MAPS}:global_filter"),
+    ("spectformer", "SpectFormer", f"{_MAPS}:spectral"),
+    ("raft_mlp", "RaftMLP", f"{_MAPS}:raft_mlp"),
+    ("ms_mlp", "MS-MLP", f"{_MAPS}:mix_shift"),
+    ("ninformer", "NiNformer", f"{_MAPS}:gating_unit"),
+    ("smt", "SMT", f"{_MAPS}:scale_modulation"),
+    ("davit", "DaViT", f"{_MAPS}:dual_attention"),
+    ("twins", "Twins", f"{_MAPS}:twins"),
+    ("ponet", "PoNet", f"{_MAPS}:pooling_network"),
+    ("monarch_mixer", "Monarch Mixer", f"{_MAPS}:monarch"),
+    ("aft", "Attention Free Transformer", f"{_MAPS}:attention_free"),
+    ("latte", "Latte", f"{_MAPS}:latent_attention"),
+    ("transnormer", "TransNormer", f"{_MAPS}:norm_attention"),
+    ("flowformer", "Flowformer", f"{_MAPS}:flow_attention"),
+)
+
 TIMM = (
     "cait_xxs24_224", "caformer_s18", "coat_tiny", "coatnet_pico_rw_224", "convformer_s18",
     "convit_tiny", "convmixer_768_32", "convnext_atto", "cpubone_nano", "crossvit_tiny_240",
@@ -148,15 +172,19 @@ TIMM = (
 """The smallest of each of timm's families with a token mixer and a channel mixer."""
 
 
+_OF_TIER_1: tuple[Group, ...] = ("tiny", "published")
+
+
 def systems() -> tuple[System, ...]:
     """All rows, group by group."""
     rows = [
         System(name, group, title, source, memory)
         for memory, table in ((False, _TIER_1), (True, _TIER_1_WITH_MEMORY))
         for name, title, *sources in table
-        for group, source in zip(GROUPS[:2], sources, strict=True)
+        for group, source in zip(_OF_TIER_1, sources, strict=True)
         if source
     ]
+    rows += [System(name, "tier2", title, source) for name, title, source in _TIER_2]
     rows += [System(name, "timm", name, f"timm:{name}") for name in TIMM]
     return tuple(sorted(rows, key=lambda row: GROUPS.index(row.group)))
 

@@ -23,6 +23,7 @@ _TITLES = {
 }  # fmt: skip
 _GROUPS: dict[Group, str] = {
     "tiny": "Tier 1, tiny variants",
+    "tier2": "Tier 2, tiny models",
     "published": "Tier 1, published sizes",
     "timm": "timm's families",
 }
