@@ -31,7 +31,8 @@ from torch.export import ExportedProgram
 from edgemix import files
 from edgemix import graph as _graph  # noqa: F401  (defines quantized_decomposed)
 from edgemix.errors import InputError
-from edgemix.program import Origin, Program, StateSpec, Step, TensorSpec, quiet
+from edgemix.exporting import quiet
+from edgemix.program import Origin, Program, StateSpec, Step, TensorSpec
 
 FORMAT = 1
 _MEMBERS = ("program.json", "graph.json", "weights.safetensors")

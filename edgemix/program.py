@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,11 +16,19 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
-from torch.utils._pytree import tree_leaves
 
 from edgemix import graph as g
 from edgemix.encoding import Encoding
 from edgemix.errors import EdgemixError, InputError
+from edgemix.exporting import (
+    Leaves,
+    call,
+    copy_origins,
+    export,
+    mutated_buffer,
+    nested,
+    row_major,
+)
 from edgemix.rollout import Rollout, Together, rollouts
 from edgemix.threads import one_thread_each
 
@@ -131,8 +137,10 @@ class Program:
         module = module.eval()
         try:
             graph = export(module, tuple(example))
-            if _nested(graph):
-                graph = export(_Leaves(module), tuple(example))
+            if nested(graph):
+                graph = export(Leaves(module), tuple(example))
+        except EdgemixError:  # a layer's own words
+            raise
         except Exception as error:  # torch.export raises many classes, none of them public
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise InputError(
@@ -151,7 +159,7 @@ class Program:
         Raises:
             InputError: the graph has symbolic shapes, or inputs or outputs that are no tensors.
         """
-        if _nested(graph):
+        if nested(graph):
             raise InputError(
                 "the outputs of a model must be tensors side by side, not in one another",
                 at=origin.source,
@@ -164,7 +172,7 @@ class Program:
         names = [n for n in signature.user_outputs if isinstance(n, str)]
         if len(names) != len(signature.user_outputs) or not inputs or len(names) <= len(states):
             raise InputError("inputs and outputs of a model must be tensors", at=origin.source)
-        changed = _mutated_buffer(graph)
+        changed = mutated_buffer(graph)
         if changed is not None:
             raise InputError(
                 f"the model changes its own buffer {changed}",
@@ -277,7 +285,7 @@ class Program:
         module.graph.lint()
         module.recompile()
         exported = export(module, self.example())
-        _copy_origins(module, exported)
+        copy_origins(module, exported)
         program = Program.from_exported(exported, self.origin, states=self.states)
         if [s.shape for s in program.takes + program.gives] != [
             s.shape for s in self.takes + self.gives
@@ -314,7 +322,7 @@ class Program:
         for name, tensor in sorted(
             {**self.graph.state_dict, **_tensors(self.graph.constants)}.items()
         ):
-            plain = _plain(tensor.detach())  # a single number may have any stride
+            plain = row_major(tensor.detach())  # a single number may have any stride
             digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
             digest.update(
                 plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b""
@@ -421,55 +429,6 @@ class Program:
         return archive.load(path)
 
 
-def call(module: GraphModule, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """What a graph's module gives, as a tuple; it keeps nothing for gradients."""
-    with torch.inference_mode():
-        result = module(*(_plain(t) for t in tensors))
-    return result if isinstance(result, tuple) else (result,)
-
-
-class _Leaves(nn.Module):
-    """A model whose outputs lie in tuples, lists or dictionaries of one another, side by side."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(tree_leaves(self.model(*inputs)))
-
-
-def _nested(graph: ExportedProgram) -> bool:
-    spec = graph.call_spec.out_spec
-    flat = spec is None or spec.is_leaf() or spec.type in (tuple, list)
-    return not flat or any(not child.is_leaf() for child in (spec.children() if spec else ()))
-
-
-def export(module: nn.Module, example: tuple[Tensor, ...]) -> ExportedProgram:
-    """``torch.export`` with static shapes and without its chatter."""
-    _forget_sources(module)
-    with quiet(), torch.no_grad():
-        exported = torch.export.export(module, example, strict=False)
-    _forget_sources(exported.graph_module)
-    return exported
-
-
-def _forget_sources(module: nn.Module) -> None:
-    """Drop what torch keeps of a node's forebears: it copies all of them whenever it copies one."""
-    for part in module.modules():
-        if isinstance(part, GraphModule):
-            for node in part.graph.nodes:
-                node.meta.pop("from_node", None)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Hold back third-party warnings: what matters to a user is an error or in the report."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def timed(function: Callable[[], GraphModule]) -> tuple[GraphModule, float]:
     """A function's result and the seconds that it took."""
     start = time.perf_counter()
@@ -511,26 +470,6 @@ def _check_state(
         )
 
 
-def _mutated_buffer(graph: ExportedProgram) -> str | None:
-    """A buffer that a run changes, in the graph's signature or by an in-place operator."""
-    signature = graph.graph_signature
-    declared = list(signature.buffers_to_mutate.values())
-    if declared:
-        return str(declared[0])
-    for node in graph.graph.nodes:
-        schema = getattr(node.target, "_schema", None)
-        if schema is not None and schema.is_mutable and node.args[0].op == "placeholder":
-            buffer = signature.inputs_to_buffers.get(node.args[0].name)
-            if buffer is not None:
-                return str(buffer)
-    return None
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """Row-major strides, also where several orders are equally good: kernels choose by strides."""
-    return tensor.clone(memory_format=torch.contiguous_format)
-
-
 def _check_input(tensor: Tensor, spec: TensorSpec, axes: int) -> None:
     if tuple(tensor.shape[axes:]) != spec.shape[1:] or tensor.ndim < axes:
         what = "samples" if axes == 1 else "steps"
@@ -540,20 +479,6 @@ def _check_input(tensor: Tensor, spec: TensorSpec, axes: int) -> None:
         )
     if str(tensor.dtype) != f"torch.{spec.dtype}":
         raise InputError(f"input {spec.name} is {tensor.dtype}", do=f"give {spec.dtype}")
-
-
-def _copy_origins(source: GraphModule, exported: ExportedProgram) -> None:
-    """Give an exported graph the module paths and source lines of the graph it was made from."""
-    before = [n for n in source.graph.nodes if n.op == "call_function"]
-    after = [n for n in exported.graph.nodes if n.op == "call_function"]
-    if [n.target for n in before] != [n.target for n in after]:
-        return
-    for old, new in zip(before, after, strict=True):
-        for key in ("nn_module_stack", "stack_trace"):
-            if key in old.meta:
-                new.meta[key] = old.meta[key]
-            else:
-                new.meta.pop(key, None)
 
 
 def _tensors(values: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -19,7 +19,8 @@ from torch.fx.node import map_arg
 
 from edgemix import graph as g
 from edgemix.errors import EdgemixError, UnsupportedError
-from edgemix.program import Program, Step, call
+from edgemix.exporting import call
+from edgemix.program import Program, Step
 
 Outputs = tuple[Tensor, ...]
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from edgemix import graph as g
 from edgemix.errors import InputError
-from edgemix.program import Origin, Program, StateSpec, export
+from edgemix.exporting import export
+from edgemix.program import Origin, Program, StateSpec
 from edgemix.streaming import prove
 from edgemix.streaming.forms import form_of
 from edgemix.streaming.protocol import State, Stepwise, by_steps

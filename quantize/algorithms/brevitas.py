@@ -16,9 +16,9 @@ from torch.fx import Node
 
 from edgemix import graph as g
 from edgemix.errors import InputError
+from edgemix.exporting import quiet
 from edgemix.extras import need
 from edgemix.graph import aten
-from edgemix.program import quiet
 from edgemix.quantize.draft import Draft
 from edgemix.quantize.simulate import RoundedConstant
 

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
+from edgemix.exporting import export, quiet
 from edgemix.extras import need, versions
 from edgemix.graph import aten
-from edgemix.program import Program, export, quiet
+from edgemix.program import Program
 from edgemix.targets.base import Artifact, plain_bindings
 from edgemix.targets.coreai.audit import operations
 from edgemix.targets.coreai.decompositions import table

@@ -11,7 +11,8 @@ from torch.fx import GraphModule
 from edgemix import graph as g
 from edgemix.batched import open_batch
 from edgemix.errors import UnsupportedError
-from edgemix.program import Program, quiet
+from edgemix.exporting import quiet
+from edgemix.program import Program
 from edgemix.reshaping import opened
 from edgemix.shapes import Reshaped
 

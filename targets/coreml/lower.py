@@ -10,10 +10,11 @@ from typing import Any
 
 from torch.fx import Graph, GraphModule, Node
 
+from edgemix.exporting import export, quiet
 from edgemix.extras import need, versions
 from edgemix.graph import aten
 from edgemix.grids import wide_grids
-from edgemix.program import Program, StateSpec, TensorSpec, export, quiet
+from edgemix.program import Program, StateSpec, TensorSpec
 from edgemix.targets.base import Artifact, plain_bindings
 from edgemix.targets.composites import whole_softmax
 from edgemix.targets.constants import real_biases

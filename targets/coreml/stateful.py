@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from edgemix import graph as g
-from edgemix.program import Program, export, quiet
+from edgemix.exporting import export, quiet
+from edgemix.program import Program
 from edgemix.targets.coreml.audit import operations
 from edgemix.targets.coreml.decompositions import table
 

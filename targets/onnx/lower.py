@@ -10,8 +10,9 @@ import torch
 from torch.fx import GraphModule
 
 from edgemix import graph as g
+from edgemix.exporting import export, quiet
 from edgemix.extras import need, versions
-from edgemix.program import Program, export, quiet
+from edgemix.program import Program
 from edgemix.targets.base import Artifact, plain_bindings
 
 _qd = torch.ops.quantized_decomposed

@@ -10,9 +10,10 @@ from torch import nn
 
 from edgemix.encoding import Encoding
 from edgemix.errors import ToolError
+from edgemix.exporting import quiet
 from edgemix.extras import need, versions
 from edgemix.graph import aten
-from edgemix.program import Program, TensorSpec, quiet
+from edgemix.program import Program, TensorSpec
 from edgemix.targets.base import Artifact, Binding, bindings
 from edgemix.targets.composites import whole_softmax
 from edgemix.targets.constants import real_biases, real_constants

@@ -15,6 +15,7 @@ from edgemix.models.mixers.random_matrix import RandomMatrix
 from edgemix.models.mixers.token_mlp import TokenMlp
 from edgemix.models.presets.esc_transformer import SoundTransformer
 from edgemix.models.series.patches import Patches
+from edgemix.program import Origin, Program
 
 CASES: list[tuple[nn.Module, tuple[int, ...], tuple[int, ...], str]] = [
     (RandomMatrix(4, 6), (4, 2, 3), (4, 3, 3), "RandomMatrix is made for positions of 6, not of 9"),
@@ -37,3 +38,8 @@ def test_another_size_is_said(
     assert layer(torch.zeros(1, *right)).isfinite().all()
     with pytest.raises(InputError, match=re.escape(message)):
         layer(torch.zeros(1, *wrong))
+
+
+def test_tracing_passes_a_layers_own_words_on() -> None:
+    with pytest.raises(InputError, match="^RandomMatrix is made for positions of 6, not of 9"):
+        Program.trace(RandomMatrix(4, 6), (torch.zeros(1, 4, 3, 3),), Origin("test"))

@@ -17,8 +17,9 @@ import torch
 from edgemix import graph as g
 from edgemix import proof, rewrites, targets
 from edgemix.errors import EdgemixError
+from edgemix.exporting import export, quiet
 from edgemix.extras import need
-from edgemix.program import Program, export, quiet
+from edgemix.program import Program
 from edgemix.proof import Contract
 from edgemix.quantize.calibrate import Calibration, calibrate
 from edgemix.quantize.convert import quantize

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from edgemix.errors import InputError
-from edgemix.program import quiet
+from edgemix.exporting import quiet
 from edgemix.targets.coreml import constraints, placement
 from edgemix.targets.coreml.constraints import CONSTRAINTS, REMARKS, UNITS
 from edgemix.targets.coreml.nodes import Node, nodes

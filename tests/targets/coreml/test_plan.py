@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgemix.errors import InputError, ToolError
-from edgemix.program import quiet
+from edgemix.exporting import quiet
 from edgemix.targets.coreml import plan as room
 from edgemix.targets.coreml.placement import Placement, placements, summarize
 from edgemix.targets.coreml.plan import Difference, plan, planned, restored
