@@ -17,10 +17,11 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from edgemix import nursery
 from edgemix.errors import LOG, EdgemixError, InputError, ToolError, UnsupportedError
 
 _KINDS: dict[str, type[EdgemixError]] = {
@@ -40,7 +41,9 @@ def call(
     timeout: float = 1800.0,
     on_progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Run ``function`` (``"package.module:name"``) on ``request`` in a fresh interpreter.
+    """Run ``function`` (``"package.module:name"``) on ``request`` in a process of its own.
+
+    Where it can be, that is forked from one that has the slow imports, see :mod:`edgemix.nursery`.
 
     Args:
         function: a function from a JSON mapping to a JSON mapping.
@@ -61,15 +64,8 @@ def call(
         reader = threading.Thread(target=_relay, args=(read_end, on_progress), daemon=True)
         reader.start()
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "edgemix.child", function, str(asked), str(answered)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, _PROGRESS: str(write_end), _LIFELINE: str(lifeline)},
-                pass_fds=(write_end, lifeline),
-                start_new_session=True,
-            )
+            handles = {_PROGRESS: write_end, _LIFELINE: lifeline}
+            process = _started((function, str(asked), str(answered)), output, handles)
             os.close(write_end)
             os.close(lifeline)
             try:
@@ -89,6 +85,23 @@ def call(
             result: dict[str, Any] = answer["result"]
             return result
         raise ToolError(f"{tool} {_death(code)}\n{_tail(log)}", do="run `edgemix doctor`")
+
+
+def _started(
+    arguments: tuple[str, ...], output: IO[bytes], handles: Mapping[str, int]
+) -> nursery.Forked | subprocess.Popen[bytes]:
+    forked = nursery.fork(arguments, log=output.fileno(), handles=handles)
+    if forked is not None:
+        return forked
+    return subprocess.Popen(
+        [sys.executable, "-m", "edgemix.child", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **{name: str(handle) for name, handle in handles.items()}},
+        pass_fds=tuple(handles.values()),
+        start_new_session=True,
+    )
 
 
 class Conversation:
@@ -192,7 +205,7 @@ def _relay(handle: int, on_progress: Progress | None) -> None:
                 on_progress(float(line))
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: nursery.Forked | subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -262,10 +275,15 @@ def _main(function: str, asked: str, answered: str) -> None:
     os.replace(temporary, answered)
 
 
-if __name__ == "__main__":
-    _lifeline = int(os.environ.pop(_LIFELINE))
-    threading.Thread(target=_die_with_parent, args=(_lifeline,), daemon=True).start()
-    if len(sys.argv) == 3:
-        _talk(*sys.argv[1:3])
+def enter(arguments: Sequence[str]) -> None:
+    """Be the child that a parent has asked for."""
+    lifeline = int(os.environ.pop(_LIFELINE))
+    threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
+    if len(arguments) == 2:
+        _talk(*arguments)
     else:
-        _main(*sys.argv[1:4])
+        _main(*arguments)
+
+
+if __name__ == "__main__":
+    enter(sys.argv[1:])
