@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from edgemix.models.recurrent.causal_conv import CausalConv
 from edgemix.models.recurrent.chunked_attention import ChunkedAttention
+from edgemix.models.recurrent.delta_product import DeltaProduct
 from edgemix.models.recurrent.fast_conformer import ConformerBlock
 from edgemix.models.recurrent.linear_attention import (
     DeltaNet,
@@ -165,10 +166,16 @@ def skim() -> tuple[nn.Module, Tensor]:
     return _seeded(lambda: SkiM(_FEATURES, 4, segment=2))
 
 
+def delta_product() -> tuple[nn.Module, Tensor]:
+    """DeltaProduct, two writes a step."""
+    return _seeded(lambda: DeltaProduct(_FEATURES, heads=1, writes=2))
+
+
 FACTORIES: tuple[Factory, ...] = (
     lstm, gru, rnn, causal_conv, lif, adaptive_lif, max_former, delay_mlp, lmu, lmu_cell, lmuformer,
     spiking_lmuformer, mamba, linear_attention, gated_linear_attention, delta_net, slstm, mlstm,
     chunked_attention, fast_conformer, mamba_backbone, linear_transformer, skim,
+    delta_product,
 )  # fmt: skip
 """All of them."""
 
