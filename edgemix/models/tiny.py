@@ -26,6 +26,7 @@ from edgemix.models.recurrent.lmuformer import LMUFormer
 from edgemix.models.recurrent.mamba import Mamba
 from edgemix.models.recurrent.mamba_backbone import MambaBackbone
 from edgemix.models.recurrent.skim import SkiM
+from edgemix.models.recurrent.tcn import TCN
 from edgemix.models.recurrent.xlstm import MLSTM, SLSTM
 from edgemix.models.spiking.delays import DelayMlp
 from edgemix.models.spiking.lmuformer import SpikingLMUFormer
@@ -171,11 +172,16 @@ def delta_product() -> tuple[nn.Module, Tensor]:
     return _seeded(lambda: DeltaProduct(_FEATURES, heads=1, writes=2))
 
 
+def tcn() -> tuple[nn.Module, Tensor]:
+    """The TCN of Conv-TasNet, three blocks, norms over a step's channels."""
+    return _seeded(lambda: TCN(_FEATURES, 3, dim=4, hidden=6, depth=3))
+
+
 FACTORIES: tuple[Factory, ...] = (
     lstm, gru, rnn, causal_conv, lif, adaptive_lif, max_former, delay_mlp, lmu, lmu_cell, lmuformer,
     spiking_lmuformer, mamba, linear_attention, gated_linear_attention, delta_net, slstm, mlstm,
     chunked_attention, fast_conformer, mamba_backbone, linear_transformer, skim,
-    delta_product,
+    delta_product, tcn,
 )  # fmt: skip
 """All of them."""
 
