@@ -25,6 +25,7 @@ from edgemix.models.recurrent.lmu import LMU, LMUCell
 from edgemix.models.recurrent.lmuformer import LMUFormer
 from edgemix.models.recurrent.mamba import Mamba
 from edgemix.models.recurrent.mamba_backbone import MambaBackbone
+from edgemix.models.recurrent.s4d import S4D
 from edgemix.models.recurrent.skim import SkiM
 from edgemix.models.recurrent.tcn import TCN
 from edgemix.models.recurrent.xlstm import MLSTM, SLSTM
@@ -177,11 +178,16 @@ def tcn() -> tuple[nn.Module, Tensor]:
     return _seeded(lambda: TCN(_FEATURES, 3, dim=4, hidden=6, depth=3))
 
 
+def s4d() -> tuple[nn.Module, Tensor]:
+    """S4D, two complex numbers a channel."""
+    return _seeded(lambda: S4D(_FEATURES, states=2, shortest=0.05, longest=0.5))
+
+
 FACTORIES: tuple[Factory, ...] = (
     lstm, gru, rnn, causal_conv, lif, adaptive_lif, max_former, delay_mlp, lmu, lmu_cell, lmuformer,
     spiking_lmuformer, mamba, linear_attention, gated_linear_attention, delta_net, slstm, mlstm,
     chunked_attention, fast_conformer, mamba_backbone, linear_transformer, skim,
-    delta_product, tcn,
+    delta_product, tcn, s4d,
 )  # fmt: skip
 """All of them."""
 
