@@ -15,6 +15,7 @@ from edgemix.models.recurrent.causal_conv import CausalConv
 from edgemix.models.recurrent.chunked_attention import ChunkedAttention
 from edgemix.models.recurrent.delta_product import DeltaProduct
 from edgemix.models.recurrent.fast_conformer import ConformerBlock
+from edgemix.models.recurrent.fsmn import FSMN, DeepFSMNBlock
 from edgemix.models.recurrent.linear_attention import (
     DeltaNet,
     GatedLinearAttention,
@@ -183,11 +184,21 @@ def s4d() -> tuple[nn.Module, Tensor]:
     return _seeded(lambda: S4D(_FEATURES, states=2, shortest=0.05, longest=0.5))
 
 
+def fsmn() -> tuple[nn.Module, Tensor]:
+    """A compact FSMN, two blocks of three taps."""
+    return _seeded(lambda: FSMN(_FEATURES, 3, border=6, hidden=8, rank=4, depth=2, taps=3))
+
+
+def deep_fsmn() -> tuple[nn.Module, Tensor]:
+    """A block of the deep FSMN, four taps, every second step."""
+    return _seeded(lambda: DeepFSMNBlock(_FEATURES, 8, taps=4, stride=2))
+
+
 FACTORIES: tuple[Factory, ...] = (
     lstm, gru, rnn, causal_conv, lif, adaptive_lif, max_former, delay_mlp, lmu, lmu_cell, lmuformer,
     spiking_lmuformer, mamba, linear_attention, gated_linear_attention, delta_net, slstm, mlstm,
     chunked_attention, fast_conformer, mamba_backbone, linear_transformer, skim,
-    delta_product, tcn, s4d,
+    delta_product, tcn, s4d, fsmn, deep_fsmn,
 )  # fmt: skip
 """All of them."""
 
