@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from edgemix.models.recurrent.causal_conv import CausalConv
 from edgemix.models.recurrent.chunked_attention import ChunkedAttention
+from edgemix.models.recurrent.delta_product import DeltaProduct
 from edgemix.models.recurrent.fast_conformer import ConformerBlock
+from edgemix.models.recurrent.fsmn import FSMN, DeepFSMNBlock
 from edgemix.models.recurrent.linear_attention import (
     DeltaNet,
     GatedLinearAttention,
@@ -24,7 +26,9 @@ from edgemix.models.recurrent.lmu import LMU, LMUCell
 from edgemix.models.recurrent.lmuformer import LMUFormer
 from edgemix.models.recurrent.mamba import Mamba
 from edgemix.models.recurrent.mamba_backbone import MambaBackbone
+from edgemix.models.recurrent.s4d import S4D
 from edgemix.models.recurrent.skim import SkiM
+from edgemix.models.recurrent.tcn import TCN
 from edgemix.models.recurrent.xlstm import MLSTM, SLSTM
 from edgemix.models.spiking.delays import DelayMlp
 from edgemix.models.spiking.lmuformer import SpikingLMUFormer
@@ -165,10 +169,36 @@ def skim() -> tuple[nn.Module, Tensor]:
     return _seeded(lambda: SkiM(_FEATURES, 4, segment=2))
 
 
+def delta_product() -> tuple[nn.Module, Tensor]:
+    """DeltaProduct, two writes a step."""
+    return _seeded(lambda: DeltaProduct(_FEATURES, heads=1, writes=2))
+
+
+def tcn() -> tuple[nn.Module, Tensor]:
+    """The TCN of Conv-TasNet, three blocks, norms over a step's channels."""
+    return _seeded(lambda: TCN(_FEATURES, 3, dim=4, hidden=6, depth=3))
+
+
+def s4d() -> tuple[nn.Module, Tensor]:
+    """S4D, two complex numbers a channel."""
+    return _seeded(lambda: S4D(_FEATURES, states=2, shortest=0.05, longest=0.5))
+
+
+def fsmn() -> tuple[nn.Module, Tensor]:
+    """A compact FSMN, two blocks of three taps."""
+    return _seeded(lambda: FSMN(_FEATURES, 3, border=6, hidden=8, rank=4, depth=2, taps=3))
+
+
+def deep_fsmn() -> tuple[nn.Module, Tensor]:
+    """A block of the deep FSMN, four taps, every second step."""
+    return _seeded(lambda: DeepFSMNBlock(_FEATURES, 8, taps=4, stride=2))
+
+
 FACTORIES: tuple[Factory, ...] = (
     lstm, gru, rnn, causal_conv, lif, adaptive_lif, max_former, delay_mlp, lmu, lmu_cell, lmuformer,
     spiking_lmuformer, mamba, linear_attention, gated_linear_attention, delta_net, slstm, mlstm,
     chunked_attention, fast_conformer, mamba_backbone, linear_transformer, skim,
+    delta_product, tcn, s4d, fsmn, deep_fsmn,
 )  # fmt: skip
 """All of them."""
 

@@ -23,6 +23,7 @@ STANDARD = (
     "join_activations",  # before lifting scalars: their numbers are no values
     "join_lengths",  # the same; after plain views, which may stand in front of the division
     "plain_powers",  # after joining activations, some of which have powers; before lifting scalars
+    "plain_slopes",  # after folding constants; before asking for tables and ranges
     "implicit_pads",  # before lifting scalars and all that asks for ranges
     "open_folds",  # before all that looks for linear operators
     "open_windows",  # the same; and before narrowing moves: windows of windows have six axes
@@ -68,6 +69,7 @@ def load(name: str, states: int = 0) -> Rewrite:
     from edgemix.rewrites.part_linear import PartLinear
     from edgemix.rewrites.plain_casts import PlainCasts
     from edgemix.rewrites.plain_powers import PlainPowers
+    from edgemix.rewrites.plain_slopes import PlainSlopes
     from edgemix.rewrites.plain_views import PlainViews
     from edgemix.rewrites.resize_products import ResizeProducts
     from edgemix.rewrites.split_division import SplitDivision
@@ -82,8 +84,9 @@ def load(name: str, states: int = 0) -> Rewrite:
         ConstantProducts, EinsumProducts, FoldConstants, FoldNorm, FoldScale, FoldSoftmax,
         FourierProducts, Functionalize, ImplicitPads, JoinActivations, JoinBranches, JoinLengths,
         LiftScalars, NarrowMoves, NarrowSums, OpenAttention, OpenContexts, OpenFolds, OpenRecurrent,
-        OpenWindows, PartLinear, PlainCasts, PlainPowers, PlainViews, ResizeProducts,
-        SplitDivision, SplitNorm, SplitResize, SplitSoftmax, UnpackViews, UnrollScans,
+        OpenWindows, PartLinear, PlainCasts, PlainPowers, PlainSlopes, PlainViews,
+        ResizeProducts, SplitDivision, SplitNorm, SplitResize, SplitSoftmax, UnpackViews,
+        UnrollScans,
     )  # fmt: skip
     if name == SplitLeak.name:
         return SplitLeak(states)

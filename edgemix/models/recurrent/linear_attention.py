@@ -150,14 +150,14 @@ class DeltaNet(_Heads):
     def _unit(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         q, k, v = self._split(x)
         q, k = functional.silu(q), functional.silu(k)
-        return _unit(q), _unit(k), v, torch.sigmoid(self.rate(x))
+        return unit(q), unit(k), v, torch.sigmoid(self.rate(x))
 
-    @staticmethod
-    def _written(memory: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
+    def _written(self, memory: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
         known = (k[..., None, :] @ memory)[..., 0, :]
         correction = beta[..., None] * (v - known)
         return memory + k[..., :, None] * correction[..., None, :]
 
 
-def _unit(x: Tensor) -> Tensor:
+def unit(x: Tensor) -> Tensor:
+    """Of length one along the last axis; what is short stays short, for no grid divides by zero."""
     return x * torch.rsqrt((x * x).sum(-1, keepdim=True) + 1e-2)
