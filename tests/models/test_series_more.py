@@ -1,0 +1,274 @@
+"""More forecasters of series: what each must do by its definition, and that programs agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgemix import rewrites
+from edgemix.errors import InputError
+from edgemix.models import tiny_series
+from edgemix.models.lively import Factory, enliven
+from edgemix.models.series.inverted import Inverted, InvertedLayer
+from edgemix.models.series.itransformer import ITransformer, VariateAttention
+from edgemix.models.series.revin import RevIN
+from edgemix.models.series.samformer import ChannelWiseAttention, Samformer
+from edgemix.models.series.scaling import standardize
+from edgemix.models.series.softs import Softs, Star
+from edgemix.models.series.xpatch import Decomposition, SeasonStream, XPatch
+from edgemix.program import Origin, Program
+
+FACTORIES = (
+    tiny_series.itransformer, tiny_series.samformer, tiny_series.softs, tiny_series.xpatch,
+)  # fmt: skip
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+def awake(module: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    enliven(module)
+    return module.eval()
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_a_tiny_model_is_small_and_its_program_gives_what_it_gives(
+    factory: Callable[[], Factory],
+) -> None:
+    module, (example,) = factory()
+    assert sum(p.numel() for p in module.parameters()) < 5_000
+    program = rewrites.standard(Program.trace(module, (example,), Origin("tiny")))
+    x = drawn(64, *example.shape[1:])
+    with torch.no_grad():
+        expected = module(x)
+        series = standardize(x.transpose(1, 2))
+        standard = (expected.transpose(1, 2) - series.mean) * series.inverse
+    assert expected.shape == (64, 8, 3)
+    assert float(standard.std(0).min()) > 0.1  # more than the mean and the deviation of its input
+    torch.testing.assert_close(program.run(x)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_a_constant_added_to_a_series_is_added_to_its_forecast_alone(
+    factory: Callable[[], Factory],
+) -> None:
+    module, (example,) = factory()
+    x, added = drawn(5, *example.shape[1:]), torch.tensor([7.0, 0.0, -40.0])
+    with torch.no_grad():
+        torch.testing.assert_close(module(x + added), module(x) + added, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("factory", [tiny_series.itransformer, tiny_series.softs])
+def test_series_in_another_order_have_forecasts_in_that_order(
+    factory: Callable[[], Factory],
+) -> None:
+    module, (example,) = factory()
+    x, order = drawn(5, *example.shape[1:]), [2, 0, 1]
+    with torch.no_grad():
+        torch.testing.assert_close(module(x[..., order]), module(x)[..., order])
+
+
+@pytest.mark.parametrize("factory", [tiny_series.itransformer, tiny_series.softs])
+def test_models_whose_tokens_are_series_take_any_number_of_them(
+    factory: Callable[[], Factory],
+) -> None:
+    module, _ = factory()
+    with torch.no_grad():
+        assert module(drawn(2, 16, 7)).shape == (2, 8, 7)
+
+
+@pytest.mark.parametrize(
+    ("factory", "together"),
+    [
+        (tiny_series.itransformer, True),
+        (tiny_series.samformer, True),
+        (tiny_series.softs, True),
+        (tiny_series.xpatch, False),
+    ],
+)
+def test_series_are_seen_together_or_apart(factory: Callable[[], Factory], together: bool) -> None:
+    module, (example,) = factory()
+    x = drawn(1, *example.shape[1:])
+    moved = x.clone()
+    moved[..., 0] += drawn(x.shape[1])
+    with torch.no_grad():
+        changed = (module(moved) - module(x)).abs().amax((0, 1)) > 1e-6
+    assert changed.tolist() == [True, together, together]
+
+
+def test_a_layer_of_itransformer_is_torchs_with_the_norms_behind() -> None:
+    theirs = nn.TransformerEncoderLayer(
+        8, 2, 12, dropout=0.0, activation="gelu", batch_first=True
+    ).eval()
+    ours = InvertedLayer(lambda: VariateAttention(8, 2), 8, 12).eval()
+    awake(theirs)
+    attention, mixer = theirs.self_attn, ours.mixer
+    assert isinstance(mixer, VariateAttention)
+    parts = (mixer.queries, mixer.keys, mixer.values)
+    given = {"weight": attention.in_proj_weight, "bias": attention.in_proj_bias}
+    with torch.no_grad():
+        for name, whole in given.items():
+            for part, value in zip(parts, whole.chunk(3), strict=True):
+                getattr(part, name).copy_(value)
+    pairs: list[tuple[nn.Module, nn.Module]] = [
+        (mixer.proj, attention.out_proj), (ours.mixed_norm, theirs.norm1),
+        (ours.mlp[0], theirs.linear1), (ours.mlp[2], theirs.linear2), (ours.norm, theirs.norm2),
+    ]  # fmt: skip
+    for mine, other in pairs:
+        mine.load_state_dict(other.state_dict())
+    x = drawn(4, 5, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_feed_forwards_are_as_wide_as_tokens_unless_they_are_asked_to_be_wider() -> None:
+    wide: list[Inverted] = [
+        ITransformer(time=8, horizon=2, hidden=6, heads=2),
+        Softs(time=8, horizon=2, hidden=6, core=3),
+    ]
+    for model in wide:
+        for layer in model.layers:
+            assert layer.mlp[0].out_features == 6
+
+
+def test_samformers_attention_is_torchs_with_one_head() -> None:
+    attention, x = awake(ChannelWiseAttention(6, 4)), drawn(2, 3, 6)
+    assert isinstance(attention, ChannelWiseAttention)
+    q, k, v = attention.queries(x), attention.keys(x), attention.values(x)
+    with torch.no_grad():
+        expected = functional.scaled_dot_product_attention(q, k, v)
+        torch.testing.assert_close(attention(x), expected)
+
+
+def test_samformer_that_heeds_nothing_is_one_linear_map_over_time() -> None:
+    model = Samformer(time=6, horizon=2, channels=3).eval()
+    nn.init.zeros_(model.attention.values.weight)
+    nn.init.zeros_(model.attention.values.bias)
+    x = drawn(2, 6, 3)
+    series = standardize(x.transpose(1, 2))
+    with torch.no_grad():
+        expected = series.restore(model.head(series.values)).transpose(1, 2)
+        torch.testing.assert_close(model(x), expected)
+
+
+def test_series_come_back_from_a_learned_level_and_spread() -> None:
+    revin, x = RevIN(3), 30.0 * drawn(2, 3, 50) + 500.0
+    with torch.no_grad():
+        revin.gain.copy_(torch.tensor([[2.0], [0.5], [-1.0]]))
+        revin.shift.copy_(torch.tensor([[0.0], [3.0], [-4.0]]))
+        values, series = revin(x)
+        torch.testing.assert_close(values.mean(-1), revin.shift.T.expand(2, 3), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            values.std(-1, correction=0), revin.gain.abs().T.expand(2, 3), rtol=1e-4, atol=0
+        )
+        torch.testing.assert_close(revin.restore(values, series), x)
+
+
+def test_a_core_is_what_stochastic_pooling_gives_on_average() -> None:
+    star, x = awake(Star(4, 3)), drawn(1, 5, 4)
+    assert isinstance(star, Star)
+    with torch.no_grad():
+        given = star.aggregate(x)
+        core = star.core(x)
+        star.train()
+        torch.manual_seed(0)
+        draws = star.core(x.expand(20_000, -1, -1))
+    distances = (draws - given).abs()
+    assert float(distances.amin(1).max()) < 1e-6  # each is a feature of one series
+    spread = given.std(1).max() / 20_000**0.5
+    assert float((draws.mean(0) - core[0]).abs().max()) < 5 * float(spread)
+
+
+def test_a_core_is_one_for_all_series() -> None:
+    star, x = awake(Star(4, 3)), drawn(2, 5, 4)
+    assert isinstance(star, Star)
+    with torch.no_grad():
+        core = star.core(x)
+        assert core.shape == (2, 1, 3)
+        for i in range(5):
+            whole = torch.cat([x[:, i], core[:, 0]], -1)
+            torch.testing.assert_close(star(x)[:, i], star.redistribute(whole))
+
+
+@pytest.mark.parametrize("smoothing", [0.3, 0.9])
+def test_a_trend_is_the_moving_averages_and_with_the_season_it_is_the_series(
+    smoothing: float,
+) -> None:
+    x = drawn(2, 3, 40)
+    trend, season = Decomposition(40, smoothing)(x)
+    torch.testing.assert_close(trend + season, x)
+    average = x[..., 0]
+    for step in range(40):
+        average = smoothing * x[..., step] + (1 - smoothing) * average
+        torch.testing.assert_close(trend[..., step], average)
+
+
+def test_a_constant_series_has_no_season() -> None:
+    trend, season = Decomposition(10, 0.3)(torch.full((1, 1, 10), 4.0))
+    torch.testing.assert_close(trend, torch.full((1, 1, 10), 4.0))
+    torch.testing.assert_close(season, torch.zeros(1, 1, 10), rtol=0, atol=1e-6)
+
+
+def test_a_season_goes_through_the_convolutions_as_samples_of_their_own_would() -> None:
+    """The authors' layout: a series is a sample, its patches channels, what they embed a row."""
+    stream, x = SeasonStream(16, 4, patch=4, stride=2), drawn(3, 5, 16)
+    stream.embed_norm.running_var.fill_(2.0)
+    awake(stream)
+
+    def normed(norm: nn.Module, x: Tensor) -> Tensor:
+        assert isinstance(norm, nn.BatchNorm2d)
+        return functional.batch_norm(
+            x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps
+        )
+
+    depthwise, pointwise = stream.depthwise[0], stream.pointwise[0]
+    with torch.no_grad():
+        one = functional.pad(x.flatten(0, 1), (0, 2), mode="replicate").unfold(-1, 4, 2)
+        one = normed(stream.embed_norm, functional.gelu(stream.patches.embed(one)))
+        deep = functional.conv1d(
+            one, depthwise.weight[:, :, 0], depthwise.bias, stride=4, groups=one.shape[1]
+        )
+        both = normed(stream.depthwise[2], functional.gelu(deep)) + stream.residual(one)
+        across = functional.conv1d(both, pointwise.weight[..., 0], pointwise.bias)
+        flat = normed(stream.pointwise[2], functional.gelu(across)).flatten(1)
+        expected = stream.head(flat).reshape(3, 5, 4)
+        torch.testing.assert_close(stream(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: VariateAttention(6, 4), "6 features do not divide into 4 heads"),
+        (lambda: Decomposition(8, 1.0), "a smoothing of 1.0 is no weight"),
+        (lambda: XPatch(time=16, horizon=1, channels=1), "a horizon of 1 has no half"),
+        (
+            lambda: XPatch(time=17, horizon=4, channels=1),
+            "patches of 16 steps, 8 apart, do not end where a series of 25",
+        ),
+    ],
+)
+def test_impossible_sizes_are_refused(make: Callable[[], nn.Module], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_a_series_of_another_length_is_refused(factory: Callable[[], Factory]) -> None:
+    module, _ = factory()
+    with pytest.raises(InputError, match="is made for series of 16, not of 17"):
+        module(drawn(1, 17, 3))
+
+
+@pytest.mark.parametrize("factory", [tiny_series.samformer, tiny_series.xpatch])
+def test_another_number_of_series_is_refused_where_each_has_weights(
+    factory: Callable[[], Factory],
+) -> None:
+    module, _ = factory()
+    with pytest.raises(InputError, match="is made for series of 3, not of 2"):
+        module(drawn(1, 16, 2))
