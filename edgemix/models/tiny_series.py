@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 
 from edgemix.models.lively import Factory, lively
+from edgemix.models.series.autoformer import Autoformer
 from edgemix.models.series.itransformer import ITransformer
 from edgemix.models.series.samformer import Samformer
 from edgemix.models.series.softs import Softs
@@ -45,3 +46,12 @@ def xpatch() -> Factory:
     build = partial(XPatch, time=_TIME, horizon=_HORIZON, channels=_CHANNELS, patch=4, stride=2)
     # Its many means and norms quieten what is not spread as wide as a trained model's.
     return lively(build, (_TIME, _CHANNELS), spread=1.0)
+
+
+def autoformer() -> Factory:
+    """Autoformer, a layer of the encoder and one of the decoder, two delays of each."""
+    build = partial(
+        Autoformer, time=_TIME, horizon=_HORIZON, channels=_CHANNELS, hidden=8, feed_forward=16,
+        layers=1, decoder_layers=1, kernel=5,
+    )  # fmt: skip
+    return lively(build, (_TIME, _CHANNELS))

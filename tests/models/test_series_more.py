@@ -8,13 +8,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import AutoformerConfig
+from transformers.models.autoformer.modeling_autoformer import (
+    AutoformerAttention,
+    AutoformerLayernorm,
+    AutoformerSeriesDecompositionLayer,
+)
 
 from edgemix import rewrites
 from edgemix.errors import InputError
 from edgemix.models import tiny_series
 from edgemix.models.lively import Factory, enliven
+from edgemix.models.series.auto_correlation import AutoCorrelation, circulant, diagonals
+from edgemix.models.series.autoformer import Autoformer, SeasonNorm
 from edgemix.models.series.inverted import Inverted, InvertedLayer
 from edgemix.models.series.itransformer import ITransformer, VariateAttention
+from edgemix.models.series.moving_average import MovingAverage
 from edgemix.models.series.revin import RevIN
 from edgemix.models.series.samformer import ChannelWiseAttention, Samformer
 from edgemix.models.series.scaling import standardize
@@ -22,9 +31,10 @@ from edgemix.models.series.softs import Softs, Star
 from edgemix.models.series.xpatch import Decomposition, SeasonStream, XPatch
 from edgemix.program import Origin, Program
 
-FACTORIES = (
+NORMALIZED = (
     tiny_series.itransformer, tiny_series.samformer, tiny_series.softs, tiny_series.xpatch,
 )  # fmt: skip
+FACTORIES = (*NORMALIZED, tiny_series.autoformer)
 
 
 def drawn(*shape: int) -> Tensor:
@@ -54,7 +64,7 @@ def test_a_tiny_model_is_small_and_its_program_gives_what_it_gives(
     torch.testing.assert_close(program.run(x)[0], expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("factory", FACTORIES)
+@pytest.mark.parametrize("factory", NORMALIZED)
 def test_a_constant_added_to_a_series_is_added_to_its_forecast_alone(
     factory: Callable[[], Factory],
 ) -> None:
@@ -90,6 +100,7 @@ def test_models_whose_tokens_are_series_take_any_number_of_them(
         (tiny_series.samformer, True),
         (tiny_series.softs, True),
         (tiny_series.xpatch, False),
+        (tiny_series.autoformer, True),
     ],
 )
 def test_series_are_seen_together_or_apart(factory: Callable[[], Factory], together: bool) -> None:
@@ -241,6 +252,113 @@ def test_a_season_goes_through_the_convolutions_as_samples_of_their_own_would() 
         torch.testing.assert_close(stream(x), expected)
 
 
+def test_diagonals_and_circulants_wrap_around() -> None:
+    x, weights = drawn(2, 5, 5), drawn(2, 5)
+    turned, matrix = diagonals(x), circulant(weights)
+    for t in range(5):
+        for i in range(5):
+            assert torch.equal(turned[:, t, i], x[:, t, (t + i) % 5])
+            assert torch.equal(matrix[:, t, i], weights[:, (i - t) % 5])
+
+
+def _correlations(heads: int, time: int, factor: int) -> tuple[AutoCorrelation, nn.Module]:
+    theirs = AutoformerAttention(8, heads, autocorrelation_factor=factor).eval()
+    awake(theirs)
+    ours = AutoCorrelation(8, time, factor).eval()
+    pairs = {
+        ours.queries: theirs.q_proj, ours.keys: theirs.k_proj, ours.values: theirs.v_proj,
+        ours.proj: theirs.out_proj,
+    }  # fmt: skip
+    for mine, other in pairs.items():
+        mine.load_state_dict(other.state_dict())
+    return ours, theirs
+
+
+@pytest.mark.parametrize("trains", [False, True])
+@pytest.mark.parametrize(("heads", "samples"), [(1, 3), (2, 1)])
+def test_auto_correlation_is_transformers_own(heads: int, samples: int, trains: bool) -> None:
+    """Of one head or one sample: with more of both theirs takes the delays of other samples."""
+    ours, theirs = _correlations(heads, 12, 2)
+    x = drawn(samples, 12, 8)
+    with torch.no_grad():
+        expected = theirs.train(trains)(x)[0]
+        torch.testing.assert_close(ours.train(trains)(x, x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_auto_correlation_with_a_longer_source_is_transformers_own() -> None:
+    ours, theirs = _correlations(2, 8, 1)
+    x, source = drawn(1, 8, 8), drawn(1, 12, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x, source), theirs(x, source)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_shorter_source_has_zeros_behind() -> None:
+    ours, _ = _correlations(1, 8, 1)
+    x, source = drawn(1, 8, 8), drawn(1, 5, 8)
+    with torch.no_grad():
+        k, v = (functional.pad(f(source), (0, 0, 0, 3)) for f in (ours.keys, ours.values))
+        expected = ours.proj(circulant(ours.weights(ours.queries(x), k)) @ v)
+        torch.testing.assert_close(ours(x, source), expected)
+
+
+def test_auto_correlation_turns_with_its_input() -> None:
+    ours, _ = _correlations(1, 12, 2)
+    x = drawn(3, 12, 8)
+    with torch.no_grad():
+        expected = ours(x, x).roll(5, 1)
+        torch.testing.assert_close(ours(x.roll(5, 1), x.roll(5, 1)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_delays_of_a_periodic_series_are_its_periods() -> None:
+    ours = AutoCorrelation(1, 32, 1.0)
+    assert ours.delays == 3
+    x = torch.sin(torch.arange(32) * torch.pi / 4)[None, :, None]
+    x = x + 0.01 * torch.tensor([1.0, 0.0]).repeat(16)[None, :, None]
+    weights = ours.eval().weights(x, x)[0]
+    assert set(weights.nonzero().flatten().tolist()) <= {0, 8, 16, 24}
+    assert int((weights > 0).sum()) == 3
+    torch.testing.assert_close(weights.sum(), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_a_season_is_what_the_moving_average_leaves(kernel: int) -> None:
+    x = drawn(2, 9, 3)
+    season, trend = MovingAverage(kernel)(x)
+    torch.testing.assert_close(season + trend, x)
+    theirs = AutoformerSeriesDecompositionLayer(AutoformerConfig(moving_average=kernel))(x)
+    torch.testing.assert_close((season, trend), theirs)
+
+
+def test_a_season_norm_is_transformers_own() -> None:
+    norm, x = SeasonNorm(6), 3.0 * drawn(2, 5, 6) + 1.0
+    theirs = AutoformerLayernorm(AutoformerConfig(d_model=6))
+    awake(theirs)
+    norm.norm.load_state_dict(theirs.layernorm.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(norm(x), theirs(x))
+
+
+def test_an_autoformer_without_seasons_keeps_the_mean() -> None:
+    """All that its layers say silenced, the forecast is the trend that the decoder began with."""
+    model = Autoformer(time=16, horizon=4, channels=2, hidden=4, kernel=5).eval()
+    nn.init.zeros_(model.head[1].weight)
+    nn.init.zeros_(model.head[1].bias)
+    for layer in model.decoder:
+        nn.init.zeros_(layer.trend.conv.weight)
+    x = drawn(3, 16, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), x.mean(1, keepdim=True).expand(-1, 4, -1))
+
+
+@pytest.mark.parametrize("label", [0, 3, 16])
+def test_a_decoder_begins_with_as_many_steps_as_it_is_told(label: int) -> None:
+    model = Autoformer(
+        time=16, horizon=4, channels=2, label=label, hidden=4, kernel=5, decoder_layers=2
+    )
+    with torch.no_grad():
+        assert model.eval()(drawn(3, 16, 2)).shape == (3, 4, 2)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -250,6 +368,13 @@ def test_a_season_goes_through_the_convolutions_as_samples_of_their_own_would() 
         (
             lambda: XPatch(time=17, horizon=4, channels=1),
             "patches of 16 steps, 8 apart, do not end where a series of 25",
+        ),
+        (lambda: MovingAverage(4), "a mean over 4 steps has no middle"),
+        (lambda: AutoCorrelation(4, 2, 1.0), "1.0 times the logarithm of 2 steps are 0 delays"),
+        (lambda: AutoCorrelation(4, 4, 4.0), "4.0 times the logarithm of 4 steps are 5 delays"),
+        (
+            lambda: Autoformer(time=8, horizon=4, channels=1, label=9),
+            "a decoder cannot begin with 9 of 8 steps",
         ),
     ],
 )
