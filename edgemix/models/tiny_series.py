@@ -1,19 +1,23 @@
 """Small forecasters of time series, a factory for each: what tests and boards afford.
 
 Every factory gives ``(module, example)`` with fixed random weights and an example [1, 16, 3]:
-``edgemix deploy edgemix.models.tiny_series:itransformer``. Their papers publish no counts of
-parameters, so none of them has a preset of published size.
+``edgemix deploy edgemix.models.tiny_series:itransformer``. None of them is a preset of published
+size: what is built here has not been held to a published count of parameters.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
-from edgemix.models.lively import Factory, lively
+import torch
+from torch import nn
+
+from edgemix.models.lively import Factory, drawn, enliven, lively
 from edgemix.models.series.autoformer import Autoformer
 from edgemix.models.series.itransformer import ITransformer
 from edgemix.models.series.samformer import Samformer
 from edgemix.models.series.softs import Softs
+from edgemix.models.series.tft import Tft
 from edgemix.models.series.xpatch import XPatch
 
 _TIME, _HORIZON, _CHANNELS = 16, 8, 3
@@ -55,3 +59,21 @@ def autoformer() -> Factory:
         layers=1, decoder_layers=1, kernel=5,
     )  # fmt: skip
     return lively(build, (_TIME, _CHANNELS))
+
+
+def tft() -> Factory:
+    """The Temporal Fusion Transformer, two heads and three quantiles of the first series."""
+    build = partial(
+        Tft, time=_TIME, horizon=_HORIZON, channels=_CHANNELS, hidden=8, heads=2, quantiles=3
+    )
+    return drawn(build, (_TIME, _CHANNELS), _remember)
+
+
+def _remember(module: nn.Module) -> None:
+    """Weights so wide that what was seen is heard beside the one input that is always the same."""
+    enliven(module, spread=1.5)
+    with torch.no_grad():
+        for part in module.modules():
+            if isinstance(part, nn.LSTM):
+                for p in part.parameters():
+                    p.mul_(3.0)

@@ -21,6 +21,7 @@ from edgemix.models import tiny_series
 from edgemix.models.lively import Factory, enliven
 from edgemix.models.series.auto_correlation import AutoCorrelation, circulant, diagonals
 from edgemix.models.series.autoformer import Autoformer, SeasonNorm
+from edgemix.models.series.gated_residual import GatedResidual, VariableSelection
 from edgemix.models.series.inverted import Inverted, InvertedLayer
 from edgemix.models.series.itransformer import ITransformer, VariateAttention
 from edgemix.models.series.moving_average import MovingAverage
@@ -28,13 +29,14 @@ from edgemix.models.series.revin import RevIN
 from edgemix.models.series.samformer import ChannelWiseAttention, Samformer
 from edgemix.models.series.scaling import standardize
 from edgemix.models.series.softs import Softs, Star
+from edgemix.models.series.tft import InterpretableAttention, Tft
 from edgemix.models.series.xpatch import Decomposition, SeasonStream, XPatch
 from edgemix.program import Origin, Program
 
 NORMALIZED = (
     tiny_series.itransformer, tiny_series.samformer, tiny_series.softs, tiny_series.xpatch,
 )  # fmt: skip
-FACTORIES = (*NORMALIZED, tiny_series.autoformer)
+FACTORIES = (*NORMALIZED, tiny_series.autoformer, tiny_series.tft)
 
 
 def drawn(*shape: int) -> Tensor:
@@ -56,11 +58,12 @@ def test_a_tiny_model_is_small_and_its_program_gives_what_it_gives(
     program = rewrites.standard(Program.trace(module, (example,), Origin("tiny")))
     x = drawn(64, *example.shape[1:])
     with torch.no_grad():
-        expected = module(x)
-        series = standardize(x.transpose(1, 2))
-        standard = (expected.transpose(1, 2) - series.mean) * series.inverse
+        expected = said = module(x)
+        if factory in NORMALIZED:  # more than the mean and the deviation of its input
+            series = standardize(x.transpose(1, 2))
+            said = (expected.transpose(1, 2) - series.mean) * series.inverse
     assert expected.shape == (64, 8, 3)
-    assert float(standard.std(0).min()) > 0.1  # more than the mean and the deviation of its input
+    assert float(said.std(0).min()) > 0.1
     torch.testing.assert_close(program.run(x)[0], expected, rtol=1e-4, atol=1e-4)
 
 
@@ -359,6 +362,90 @@ def test_a_decoder_begins_with_as_many_steps_as_it_is_told(label: int) -> None:
         assert model.eval()(drawn(3, 16, 2)).shape == (3, 4, 2)
 
 
+@pytest.mark.parametrize("outputs", [6, 4])
+def test_a_gated_residual_network_whose_gate_is_closed_is_a_norm(outputs: int) -> None:
+    network, x = awake(GatedResidual(6, 5, outputs)), drawn(3, 6)
+    assert isinstance(network, GatedResidual)
+    with torch.no_grad():
+        open_result = network(x)
+        network.skip.gate.bias.fill_(-100.0)
+        expected = network.skip.norm(network.residual(x))
+        torch.testing.assert_close(network(x), expected)
+    assert not torch.allclose(open_result, expected)
+    assert isinstance(network.residual, nn.Identity) == (outputs == 6)
+
+
+def test_a_gated_residual_network_is_what_its_equations_say() -> None:
+    network, x = awake(GatedResidual(6, 5, 6)), drawn(3, 6)
+    assert isinstance(network, GatedResidual)
+    skip = network.skip
+    with torch.no_grad():
+        inner = network.narrow(functional.elu(network.widen(x)))
+        gated = functional.glu(torch.cat([skip.value(inner), skip.gate(inner)], -1))
+        torch.testing.assert_close(network(x), skip.norm(x + gated))
+
+
+def test_chosen_variables_are_weighed_by_weights_that_sum_to_one() -> None:
+    selection, x = awake(VariableSelection(3, 4)), drawn(2, 5, 3)
+    assert isinstance(selection, VariableSelection)
+    with torch.no_grad():
+        parts = selection.embedded(x)
+        weights = selection.weights(parts)
+        torch.testing.assert_close(weights.sum(-1), torch.ones(2, 5))
+        seen = [n(p) for n, p in zip(selection.networks, parts, strict=True)]
+        expected = sum(weights[..., i : i + 1] * seen[i] for i in range(3))
+        torch.testing.assert_close(selection(x), expected)
+
+
+def test_a_variable_that_is_not_chosen_is_not_heard() -> None:
+    selection, x = awake(VariableSelection(3, 4)), drawn(2, 5, 3)
+    assert isinstance(selection, VariableSelection)
+    moved = x.clone()
+    moved[..., 1] += 1.0
+    with torch.no_grad():
+        selection.choose.skip.norm.weight.zero_()
+        selection.choose.skip.norm.bias.copy_(torch.tensor([0.0, -100.0, 0.0]))
+        torch.testing.assert_close(selection(moved), selection(x))
+
+
+def test_a_step_to_come_looks_at_itself_and_before() -> None:
+    attention, x = awake(InterpretableAttention(4, 2, 5, 3)), drawn(2, 8, 4)
+    assert isinstance(attention, InterpretableAttention)
+    with torch.no_grad():
+        weights = attention.weights(x)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3))
+    expected = torch.arange(8)[None] <= torch.arange(5, 8)[:, None]
+    assert torch.equal(weights > 0, expected.expand(2, -1, -1))
+
+
+def test_interpretable_attention_is_the_mean_of_torchs_heads() -> None:
+    attention, x = awake(InterpretableAttention(4, 2, 5, 3)), drawn(2, 8, 4)
+    assert isinstance(attention, InterpretableAttention)
+    with torch.no_grad():
+        values = attention.values(x)
+        heads = [
+            functional.scaled_dot_product_attention(q, k, values, is_causal=True)
+            for q, k in zip(
+                attention.queries(x).chunk(2, -1), attention.keys(x).chunk(2, -1), strict=True
+            )
+        ]
+        expected = attention.proj((heads[0] + heads[1]) / 2)[:, -3:]
+        torch.testing.assert_close(attention(x), expected)
+
+
+def test_the_decoder_goes_on_where_the_encoder_ends() -> None:
+    """With the same weights both LSTMs are one, over all steps."""
+    module, (example,) = tiny_series.tft()
+    assert isinstance(module, Tft)
+    module.decoder.load_state_dict(module.encoder.state_dict())
+    heard: list[Tensor] = []
+    module.local_skip.register_forward_pre_hook(lambda _, given: heard.extend(given))
+    with torch.no_grad():
+        module(drawn(2, *example.shape[1:]))
+        inputs, outputs = heard
+        torch.testing.assert_close(outputs, module.encoder(inputs)[0])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -369,6 +456,7 @@ def test_a_decoder_begins_with_as_many_steps_as_it_is_told(label: int) -> None:
             lambda: XPatch(time=17, horizon=4, channels=1),
             "patches of 16 steps, 8 apart, do not end where a series of 25",
         ),
+        (lambda: InterpretableAttention(6, 4, 2, 2), "6 features do not divide into 4 heads"),
         (lambda: MovingAverage(4), "a mean over 4 steps has no middle"),
         (lambda: AutoCorrelation(4, 2, 1.0), "1.0 times the logarithm of 2 steps are 0 delays"),
         (lambda: AutoCorrelation(4, 4, 4.0), "4.0 times the logarithm of 4 steps are 5 delays"),
@@ -388,6 +476,11 @@ def test_a_series_of_another_length_is_refused(factory: Callable[[], Factory]) -
     module, _ = factory()
     with pytest.raises(InputError, match="is made for series of 16, not of 17"):
         module(drawn(1, 17, 3))
+
+
+def test_another_number_of_variables_is_refused() -> None:
+    with pytest.raises(InputError, match="is made for variables of 3, not of 2"):
+        VariableSelection(3, 4)(drawn(1, 5, 2))
 
 
 @pytest.mark.parametrize("factory", [tiny_series.samformer, tiny_series.xpatch])
