@@ -15,6 +15,7 @@ from torch import nn
 from edgemix.models.lively import Factory, drawn, enliven, lively
 from edgemix.models.series.autoformer import Autoformer
 from edgemix.models.series.itransformer import ITransformer
+from edgemix.models.series.just_dense import JustDense
 from edgemix.models.series.samformer import Samformer
 from edgemix.models.series.softs import Softs
 from edgemix.models.series.tft import Tft
@@ -27,6 +28,14 @@ def itransformer() -> Factory:
     """ITransformer, two layers of two heads."""
     build = partial(
         ITransformer, time=_TIME, horizon=_HORIZON, hidden=8, heads=2, layers=2, feed_forward=16
+    )
+    return lively(build, (_TIME, _CHANNELS))
+
+
+def just_dense() -> Factory:
+    """JustDense, two layers."""
+    build = partial(
+        JustDense, time=_TIME, horizon=_HORIZON, channels=_CHANNELS, hidden=8, feed_forward=16
     )
     return lively(build, (_TIME, _CHANNELS))
 

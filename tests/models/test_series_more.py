@@ -24,6 +24,7 @@ from edgemix.models.series.autoformer import Autoformer, SeasonNorm
 from edgemix.models.series.gated_residual import GatedResidual, VariableSelection
 from edgemix.models.series.inverted import Inverted, InvertedLayer
 from edgemix.models.series.itransformer import ITransformer, VariateAttention
+from edgemix.models.series.just_dense import DenseMixer
 from edgemix.models.series.moving_average import MovingAverage
 from edgemix.models.series.revin import RevIN
 from edgemix.models.series.samformer import ChannelWiseAttention, Samformer
@@ -34,7 +35,8 @@ from edgemix.models.series.xpatch import Decomposition, SeasonStream, XPatch
 from edgemix.program import Origin, Program
 
 NORMALIZED = (
-    tiny_series.itransformer, tiny_series.samformer, tiny_series.softs, tiny_series.xpatch,
+    tiny_series.itransformer, tiny_series.just_dense, tiny_series.samformer, tiny_series.softs,
+    tiny_series.xpatch,
 )  # fmt: skip
 FACTORIES = (*NORMALIZED, tiny_series.autoformer, tiny_series.tft)
 
@@ -100,6 +102,7 @@ def test_models_whose_tokens_are_series_take_any_number_of_them(
     ("factory", "together"),
     [
         (tiny_series.itransformer, True),
+        (tiny_series.just_dense, True),
         (tiny_series.samformer, True),
         (tiny_series.softs, True),
         (tiny_series.xpatch, False),
@@ -139,6 +142,18 @@ def test_a_layer_of_itransformer_is_torchs_with_the_norms_behind() -> None:
     x = drawn(4, 5, 8)
     with torch.no_grad():
         torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_a_dense_mixer_is_one_matrix_for_every_input() -> None:
+    mixer, x = awake(DenseMixer(3)), drawn(2, 3, 4)
+    assert isinstance(mixer, DenseMixer)
+    matrix, shift = mixer.matrix.weight, mixer.matrix.bias
+    with torch.no_grad():
+        torch.testing.assert_close(mixer(x), matrix @ x + shift[:, None])
+        order = [2, 0, 1]
+        assert not torch.allclose(mixer(x[:, order]), mixer(x)[:, order])
+    with pytest.raises(InputError, match="is made for tokens of 3, not of 2"):
+        mixer(x[:, :2])
 
 
 def test_feed_forwards_are_as_wide_as_tokens_unless_they_are_asked_to_be_wider() -> None:
