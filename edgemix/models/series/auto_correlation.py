@@ -19,7 +19,7 @@ class AutoCorrelation(nn.Module):
 
     over the ⌊c log time⌋ delays τ of largest r, all steps modulo the time.
 
-    Wu et al., "Autoformer", NeurIPS 2021, section 3.2, equations 4 to 6. Each sample has delays of
+    Wu et al., "Autoformer", NeurIPS 2021, section 3.2, equations 5 and 6. Each sample has delays of
     its own, as the authors' code has it at inference; while it trains it takes those that are best
     on average over a batch. Both means are over all heads, so heads make no difference, and are not
     parted. r is the sum of the wrapped diagonals of k qᵀ, and y a product with the matrix whose

@@ -13,8 +13,8 @@ from edgemix.models.sizes import check_size
 class ChannelWiseAttention(nn.Module):
     """softmax(q kᵀ / √d) v: one head, the tokens are series, the values are as long as they are.
 
-    Ilbert et al., "SAMformer", ICML 2024, section 3.1, equation 2 and the matrix before it; the
-    product of the values' matrix and the output's is one matrix, as in the authors' code.
+    Ilbert et al., "SAMformer", ICML 2024, section 3. The product of the values' matrix and the
+    output's is one matrix, as in the authors' code.
 
     Shape: [n, channels, time] → the same.
     """

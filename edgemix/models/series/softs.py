@@ -18,9 +18,9 @@ class Star(nn.Module):
         o = Σ z_c softmax(z)_c over series c, for each feature of the core
         y = W₄ gelu(W₃ [x, o] + b₃) + b₄
 
-    Han et al., "SOFTS", NeurIPS 2024, section 3.2, equations 3 to 6. The sum is what stochastic
-    pooling gives on average; while it trains, each feature of the core is that of one series drawn
-    with those probabilities (Zeiler and Fergus, "Stochastic Pooling", ICLR 2013).
+    Han et al., "SOFTS", NeurIPS 2024, section 3, "STAR". The sum is what stochastic pooling gives
+    on average; while it trains, each feature of the core is that of one series drawn with those
+    probabilities (Zeiler and Fergus, "Stochastic Pooling", ICLR 2013).
 
     Shape: [n, channels, hidden] → the same.
     """

@@ -19,7 +19,7 @@ def averages(time: int, smoothing: float) -> Tensor:
 
         s₀ = x₀,  sₜ = α xₜ + (1 - α) sₜ₋₁
 
-    Stitsyuk and Choi, "xPatch", AAAI 2025, equation 1. Every average is a weighted sum of what was
+    Stitsyuk and Choi, "xPatch", AAAI 2025, section 3.1. Every average is a weighted sum of what was
     seen so far, so all of them are one product with constants.
     """
     lags = torch.arange(time)[:, None] - torch.arange(time)[None, :]
@@ -68,7 +68,7 @@ class TrendStream(nn.Module):
     of 4, 2, 1 and 1/2 times the horizon's features. No activation: the trend stays linear but for
     the norms.
 
-    Stitsyuk and Choi, "xPatch", AAAI 2025, section 3.2, equations 3 and 4.
+    Stitsyuk and Choi, "xPatch", AAAI 2025, section 3.2, "linear stream".
 
     Shape: [n, channels, time] → [n, channels, horizon].
     """
@@ -97,7 +97,7 @@ class SeasonStream(nn.Module):
     stride as a patch has steps, P is pointwise. The last step is repeated for one stride, so that
     the end of the series is in as many patches as its middle.
 
-    Stitsyuk and Choi, "xPatch", AAAI 2025, section 3.2, equations 5 to 11. The series of a sample
+    Stitsyuk and Choi, "xPatch", AAAI 2025, section 3.2, "non-linear stream". The series of a sample
     are the rows of its maps, where the authors' code makes samples of them; numbers are the same.
 
     Shape: [n, channels, time] → [n, channels, horizon].
