@@ -133,6 +133,7 @@ _TIER_1_WITH_MEMORY = (
 )  # fmt: skip
 
 _MAPS = "edgemix.models.tiny_maps"
+_SERIES = "edgemix.models.tiny_series"
 
 _TIER_2 = (
     # Name, title, tiny model.
@@ -151,6 +152,26 @@ _TIER_2 = (
     ("latte", "Latte", f"{_MAPS}:latent_attention"),
     ("transnormer", "TransNormer", f"{_MAPS}:norm_attention"),
     ("flowformer", "Flowformer", f"{_MAPS}:flow_attention"),
+    ("itransformer", "iTransformer", f"{_SERIES}:itransformer"),
+    ("samformer", "SAMformer", f"{_SERIES}:samformer"),
+    ("softs", "SOFTS", f"{_SERIES}:softs"),
+    ("xpatch", "xPatch", f"{_SERIES}:xpatch"),
+    ("autoformer", "Autoformer", f"{_SERIES}:autoformer"),
+    ("just_dense", "JustDense", f"{_SERIES}:just_dense"),
+    ("tft", "Temporal Fusion Transformer", f"{_SERIES}:tft"),
+)
+
+_TIER_2_WITH_MEMORY = (
+    ("gla", "Gated linear attention", f"{_TINY}:gated_linear_attention"),
+    ("delta_net", "DeltaNet", f"{_TINY}:delta_net"),
+    ("delta_product", "DeltaProduct", f"{_TINY}:delta_product"),
+    ("slstm", "xLSTM, sLSTM", f"{_TINY}:slstm"),
+    ("mlstm", "xLSTM, mLSTM", f"{_TINY}:mlstm"),
+    ("conv_tasnet", "Conv-TasNet (TCN)", f"{_TINY}:tcn"),
+    ("s4", "S4 (S4D)", f"{_TINY}:s4d"),
+    ("fsmn", "FunASR (FSMN)", f"{_TINY}:fsmn"),
+    ("mossformer2", "MossFormer2 (deep FSMN)", f"{_TINY}:deep_fsmn"),
+    ("chunked_attention", "Attention in chunks with a cache", f"{_TINY}:chunked_attention"),
 )
 
 TIMM = (
@@ -184,7 +205,11 @@ def systems() -> tuple[System, ...]:
         for group, source in zip(_OF_TIER_1, sources, strict=True)
         if source
     ]
-    rows += [System(name, "tier2", title, source) for name, title, source in _TIER_2]
+    rows += [
+        System(name, "tier2", title, source, memory)
+        for memory, table in ((False, _TIER_2), (True, _TIER_2_WITH_MEMORY))
+        for name, title, source in table
+    ]
     rows += [System(name, "timm", name, f"timm:{name}") for name in TIMM]
     return tuple(sorted(rows, key=lambda row: GROUPS.index(row.group)))
 

@@ -20,7 +20,7 @@ from edgemix.targets.constants import real_biases, real_constants
 from edgemix.targets.tflite.borders import real_borders
 from edgemix.targets.tflite.islands import integer_islands, tables
 from edgemix.targets.tflite.pooling import lower_pooling
-from edgemix.targets.tflite.rows import flat_rows
+from edgemix.targets.tflite.ranks import plain_ranks
 
 MAIN = "model.tflite"
 SIGNATURE = "serving_default"
@@ -43,7 +43,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     else:
         lower_pooling(module)
         tables(module, _APPROXIMATE)
-    flat_rows(module)
+    plain_ranks(module)
     real_biases(module)
     real_constants(module)
     module.recompile()

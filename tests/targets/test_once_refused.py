@@ -79,9 +79,22 @@ class Rows(nn.Module):
         return found
 
 
+class Taps(nn.Module):
+    """A convolution of one tap behind a product (EfficientViM)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv1d(4, 6, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(2)
+        found: Tensor = self.mix(x @ x[:, 1:].softmax(-1).transpose(1, 2))
+        return found
+
+
 KINDS = {
     "recurrent": Recurrent, "fourier": Fourier, "windows": Windows, "bicubic": Bicubic,
-    "rows": Rows,
+    "rows": Rows, "taps": Taps,
 }  # fmt: skip
 REFUSED = {"lstm", "gru", "rnn_tanh", "fft_rfft2", "fft_irfft2", "fft_fft", "upsample_bicubic2d"}
 
