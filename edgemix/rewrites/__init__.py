@@ -24,6 +24,7 @@ STANDARD = (
     "join_lengths",  # the same; after plain views, which may stand in front of the division
     "plain_powers",  # after joining activations, some of which have powers; before lifting scalars
     "plain_slopes",  # after folding constants; before asking for tables and ranges
+    "implicit_expands",  # after plain views, which write down what is expanded
     "implicit_pads",  # before lifting scalars and all that asks for ranges
     "open_folds",  # before all that looks for linear operators
     "open_windows",  # the same; and before narrowing moves: windows of windows have six axes
@@ -54,6 +55,7 @@ def load(name: str, states: int = 0) -> Rewrite:
     from edgemix.rewrites.fold_softmax import FoldSoftmax
     from edgemix.rewrites.fourier_products import FourierProducts
     from edgemix.rewrites.functionalize import Functionalize
+    from edgemix.rewrites.implicit_expands import ImplicitExpands
     from edgemix.rewrites.implicit_pads import ImplicitPads
     from edgemix.rewrites.join_activations import JoinActivations
     from edgemix.rewrites.join_branches import JoinBranches
@@ -82,7 +84,8 @@ def load(name: str, states: int = 0) -> Rewrite:
 
     known = (
         ConstantProducts, EinsumProducts, FoldConstants, FoldNorm, FoldScale, FoldSoftmax,
-        FourierProducts, Functionalize, ImplicitPads, JoinActivations, JoinBranches, JoinLengths,
+        FourierProducts, Functionalize, ImplicitExpands, ImplicitPads, JoinActivations,
+        JoinBranches, JoinLengths,
         LiftScalars, NarrowMoves, NarrowSums, OpenAttention, OpenContexts, OpenFolds, OpenRecurrent,
         OpenWindows, PartLinear, PlainCasts, PlainPowers, PlainSlopes, PlainViews,
         ResizeProducts, SplitDivision, SplitNorm, SplitResize, SplitSoftmax, UnpackViews,
