@@ -13,7 +13,7 @@ KEPT, STRAYS, MISSED, REFUSED, UNKNOWN = "✓", "~", "✗", "–", "?"
 
 LEGEND = {
     KEPT: "keeps its contract in the target's own runtime",
-    STRAYS: "misses it, as the program does by itself when one sum a layer rounds the other way",
+    STRAYS: "misses it, as the program does by itself when roundings go the other way",
     MISSED: "misses it",
     REFUSED: "refused; `--why` says which node, and the reason",
     UNKNOWN: "not measured",

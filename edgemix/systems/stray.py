@@ -1,7 +1,8 @@
-"""How far a program strays from itself when sums round the other way.
+"""How far a program strays from itself when roundings go the other way.
 
-Integers that move redraw those of every layer behind. Where that alone misses a contract, no
-implementation that adds up in another order can keep it but by chance.
+Integers that move redraw those of every layer behind, and deep models whose weights are drawn blow
+a rounding of real numbers up. Where that alone misses a contract, no implementation that adds up in
+another order can keep it but by chance.
 """
 
 from __future__ import annotations
@@ -19,10 +20,16 @@ from edgemix.program import Program
 def strayed(program: Program, samples: Tensor) -> Tensor:
     """The first output when, of each layer, the sum that is nearest to a tie rounds the other way.
 
+    Of real numbers, when every input is one rounding off.
+
     Args:
-        program: quantized, without states.
+        program: without states.
         samples: [n, ...], for its only input.
     """
+    if not program.quantized:
+        generator = torch.Generator().manual_seed(0)
+        other = torch.randn(samples.shape, generator=generator)
+        return program.run(torch.nextafter(samples, other))[0]
     moved = _Moved(program.module())
     with torch.no_grad():
         outputs = [moved.run(x) for x in torch.split(samples, program.inputs[0].shape[0])]

@@ -35,6 +35,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     program = Program.load(Path(request["program"]))
     path = Path(request["folder"]) / MAIN
     module = program.module()
+    plain_ranks(module)
     joined = 0 if program.states else whole_softmax(module)
     norms = sum(n.target in _NORMS for n in module.graph.nodes)
     islands = 0
@@ -43,7 +44,6 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     else:
         lower_pooling(module)
         tables(module, _APPROXIMATE)
-    plain_ranks(module)
     real_biases(module)
     real_constants(module)
     module.recompile()
