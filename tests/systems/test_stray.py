@@ -17,7 +17,7 @@ class Doubling(nn.Module):
         self.times = times
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.sigmoid()
+        x = x * x / 16
         for _ in range(self.times):
             x = 4 * x * (1 - x)
         return x
@@ -29,4 +29,4 @@ def test_real_numbers_stray_as_far_as_a_model_blows_a_rounding_up() -> None:
     for times in (1, 20):
         program = Program.trace(Doubling(times), (x[:1],), Origin("test"))
         off.append(float((strayed(program, x) - program.run(x)[0]).abs().max()))
-    assert off[0] < 1e-6 < 1e-2 < off[1]
+    assert off[0] < 1e-6 < 1e-3 < off[1]
