@@ -91,7 +91,7 @@ def fork(arguments: Sequence[str], *, log: int, handles: Mapping[str, int]) -> F
     if sys.platform != "linux" or imports is None:
         return None
     request = {
-        "arguments": list(arguments), "env": {**os.environ, FOLDER: _folder()},
+        "arguments": list(arguments), "env": {FOLDER: str(_own()), **os.environ},
         "cwd": str(Path.cwd()), "handles": list(handles),
     }  # fmt: skip
     connection = _connected(imports)
@@ -135,23 +135,34 @@ def _end_all() -> None:
         _KEPT.popitem()[1].end()
 
 
-def _folder() -> str:
-    """Where this process's nurseries, or those that it was given, have their sockets."""
-    given = os.environ.get(FOLDER)
-    if given is not None and Path(given).is_dir():
-        return given
+def prepare(packages: Sequence[str]) -> None:
+    """Start the nurseries of some packages now, for this process's descendants as well."""
+    if sys.platform == "linux":
+        for package in packages:
+            connection = _connected(IMPORTS[package])
+            if connection is not None:
+                connection.close()
+
+
+def _own() -> Path:
+    """Where this process's nurseries have their sockets."""
     with _LOCK:
         if not _OWN:
             _OWN.append(tempfile.TemporaryDirectory(prefix="edgemix-"))
-    return _OWN[0].name
+    return Path(_OWN[0].name)
 
 
 def _connected(imports: tuple[str, ...]) -> socket.socket | None:
+    """A connection to a nursery of an ancestor or of this process, which starts it at need.
+
+    None of a sibling's: that ends with the sibling, and would take word of a child's end along.
+    """
     shaping = [os.environ.get(name) for name in _SHAPING]
     key = hashlib.sha256(json.dumps([imports, shaping]).encode()).hexdigest()[:12]
-    path = Path(_folder()) / key
-    with contextlib.suppress(OSError):
-        return _connect(path)
+    path = _own() / key
+    for folder in (os.environ.get(FOLDER, path.parent), path.parent):
+        with contextlib.suppress(OSError):
+            return _connect(Path(folder) / key)
     with _LOCK, contextlib.suppress(OSError):
         with contextlib.suppress(OSError):
             return _connect(path)  # another thread was faster

@@ -156,7 +156,7 @@ def test_a_nursery_ends_with_its_process(end: str) -> None:
 def test_descendants_use_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = tell()["parent"]
     code = PARENT.replace('("slow_import",)', '("slow_import", "there_is_no_such_module")')
-    monkeypatch.setenv(nursery.FOLDER, nursery._folder())
+    monkeypatch.setenv(nursery.FOLDER, str(nursery._own()))
     done = subprocess.run(
         [sys.executable, "-c", code], input="", capture_output=True, text=True, check=True
     )
