@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from edgemix import graph as g
 from edgemix.errors import UnsupportedError
 from edgemix.program import Program
@@ -12,6 +14,9 @@ from edgemix.targets.hls4ml import kernels
 from edgemix.targets.hls4ml.emit import emitter
 from edgemix.targets.hls4ml.firmware import Builder, Firmware, Value, channels_last
 
+_MAX_COPIES = 7
+"""Of a stream, in hls4ml 1.3's pass that makes them."""
+
 
 def build(
     program: Program, interface: Interface = "io_parallel"
@@ -19,7 +24,8 @@ def build(
     """The layer list of a quantized program, and what it gives: outputs, then states.
 
     Raises:
-        UnsupportedError: a node has no layer (``supports`` finds these before).
+        UnsupportedError: a node has no layer (``supports`` finds these before), or a stream has too
+            many readers.
     """
     builder = Builder(program.module(), interface)
     for step in dataflow.steps(builder.module):
@@ -35,7 +41,20 @@ def build(
         # A layer of its own makes the variable exactly the program's tensor, channels last.
         order = channels_last(value.index.shape)
         given.append(builder.ordered(value, order, spec.name, force=True))
+    if builder.streaming:
+        _check_copies(builder.firmware)
     return builder.firmware, tuple(given)
+
+
+def _check_copies(firmware: Firmware) -> None:
+    readers = Counter(name for layer in firmware.layers for name in layer.get("inputs", ()))
+    for name, count in readers.items():
+        if count > _MAX_COPIES:
+            raise UnsupportedError(
+                f"{count} layers read it, hls4ml copies a stream {_MAX_COPIES} times at most",
+                at=str(firmware.origins[name]),
+                do="leave --io at io_parallel",
+            )
 
 
 def _operator(builder: Builder, step: Step) -> None:

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from edgemix import targets
 from edgemix.encoding import Encoding
+from edgemix.errors import UnsupportedError
 from edgemix.program import Program
 from edgemix.quantize.recipe import LayerException
 from edgemix.targets.base import Artifact, Target
@@ -233,6 +234,19 @@ def test_every_integer_is_the_programs(
     made = lowered(program, *WAYS[way])
     assert made.answers_as(program, x)
     assert {op.achieved for op in made.target.audit(made.artifact, made.folder)} == {"fixed"}
+
+
+class ManyReaders(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([functional.relu(x - 0.25 * i) for i in range(8)], dim=1)
+
+
+def test_a_stream_with_too_many_readers_is_named(
+    quantize_by: Callable[..., Program], lowered: Lowered
+) -> None:
+    program = quantize_by(ManyReaders(), torch.randn(32, 3), "fixed8")
+    with pytest.raises(UnsupportedError, match="8 layers read it, hls4ml copies a stream 7 times"):
+        lowered(program, *WAYS["stream"])
 
 
 @pytest.mark.parametrize("way", [pytest.param("stream", marks=pytest.mark.slow), "rtl"])
