@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TypeVar
 
 import pytest
@@ -23,16 +22,6 @@ from edgemix.streaming.protocol import Stepwise, by_steps, held
 M = TypeVar("M", bound=nn.Module)
 
 pytestmark = pytest.mark.usefixtures("doubles")
-
-
-@pytest.fixture
-def doubles() -> Iterator[None]:
-    """Seeded numbers of 64 bits: what is the same in algebra is then the same to ten digits."""
-    torch.set_default_dtype(torch.float64)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-    torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize(

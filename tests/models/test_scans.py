@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from typing import TypeVar
 
@@ -30,16 +30,6 @@ from edgemix.models.recurrent.selective_scan import SelectiveScan, linear_recurr
 from edgemix.program import Origin, Program
 
 M = TypeVar("M", bound=nn.Module)
-
-
-@pytest.fixture
-def doubles() -> Iterator[None]:
-    """Seeded numbers of 64 bits: what is the same in algebra is then the same to ten digits."""
-    torch.set_default_dtype(torch.float64)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-    torch.set_default_dtype(torch.float32)
 
 
 same = pytest.mark.usefixtures("doubles")

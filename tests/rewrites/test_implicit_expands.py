@@ -6,20 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgemix import graph as g
 from edgemix import rewrites
 from edgemix.program import Origin, Program
-
-
-class Call(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
+from tests.rewrites.calls import Call
 
 
 def operators(function: Callable[[Tensor], Tensor]) -> set[str]:

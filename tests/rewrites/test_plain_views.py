@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -14,15 +14,7 @@ from edgemix import graph as g
 from edgemix import rewrites
 from edgemix.errors import UnsupportedError
 from edgemix.program import Origin, Program
-
-
-class Call(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
+from tests.rewrites.calls import Call
 
 
 def plain(function: Callable[[Tensor], Tensor]) -> list[str]:
@@ -111,5 +103,5 @@ def test_a_dropout_that_is_on_is_refused_with_its_line(drops: Callable[[Tensor],
     program = Program.trace(Call(drops), (torch.zeros(1, 3, 4),), Origin("test"))
     with pytest.raises(UnsupportedError, match="a dropout is on: its results are drawn") as refused:
         rewrites.standard(program)
-    assert "test_plain_views.py:" in str(refused.value)
+    assert "(calls.py:" in str(refused.value)
     assert "pass training=self.training" in str(refused.value)

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor, nn
 
 from edgemix import graph as g
 from edgemix import rewrites
 from edgemix.program import Origin, Program
+from tests.rewrites.calls import resize
 
 ROUNDING = 16 * 2.0**-23
 """Of two sums of four products each, and of their weights, as a share of the largest result."""
-
-
-class Resize(nn.Module):
-    def __init__(self, **options: Any) -> None:
-        super().__init__()
-        self.options = options
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.interpolate(x, **self.options)
 
 
 CASES = {
@@ -42,7 +31,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_option_is_in_the_matrices(case: str, generator: torch.Generator) -> None:
-    module = Resize(**{"mode": "bicubic", **CASES[case]})
+    module = resize(**{"mode": "bicubic", **CASES[case]})
     x = torch.randn(2, 3, 5, 7, generator=generator)
     program = rewrites.standard(Program.trace(module, (x,), Origin("test")))
     assert {g.op_name(n) for n in g.float_ops(program.module())} == {"linear", "transpose"}
@@ -54,6 +43,6 @@ def test_every_option_is_in_the_matrices(case: str, generator: torch.Generator) 
 def test_a_bilinear_resize_stays_as_it_is() -> None:
     """Every target has that operator, and it is cheaper than the products."""
     program = Program.trace(
-        Resize(scale_factor=2.0, mode="bilinear"), (torch.zeros(1, 3, 5, 7),), Origin("test")
+        resize(scale_factor=2.0, mode="bilinear"), (torch.zeros(1, 3, 5, 7),), Origin("test")
     )
     assert rewrites.standard(program) is program

@@ -11,18 +11,10 @@ from torch import Tensor, nn
 from edgemix import graph as g
 from edgemix import rewrites
 from edgemix.program import Origin, Program
+from tests.rewrites.calls import resize
 
 ROUNDING = 16 * 2.0**-23
 """Of two sums of two products each, and of their weights, as a share of the largest result."""
-
-
-class Resize(nn.Module):
-    def __init__(self, **options: Any) -> None:
-        super().__init__()
-        self.options = options
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.interpolate(x, **self.options)
 
 
 def split(module: nn.Module, x: Tensor) -> tuple[Tensor, set[str]]:
@@ -47,7 +39,7 @@ def split(module: nn.Module, x: Tensor) -> tuple[Tensor, set[str]]:
 def test_copies_are_wires(
     options: dict[str, Any], operators: str, mode: str, generator: torch.Generator
 ) -> None:
-    module: nn.Module = Resize(mode=mode, **options)
+    module: nn.Module = resize(mode=mode, **options)
     x = torch.randn(2, 3, 5, 7, generator=generator)
     if operators == "relu":  # no output may be an input
         module = nn.Sequential(module, nn.ReLU())
@@ -61,7 +53,7 @@ def test_copies_are_wires(
 def test_a_weighted_resize_is_two_products(
     size: tuple[int, int], corners: bool, generator: torch.Generator
 ) -> None:
-    module = Resize(mode="bilinear", size=size, align_corners=corners)
+    module = resize(mode="bilinear", size=size, align_corners=corners)
     x = torch.randn(2, 3, 5, 7, generator=generator)
     found, names = split(module, x)
     assert names == {"linear", "transpose"}
