@@ -116,6 +116,9 @@ class _Walk:
     ) -> Pair | Node:
         last = len(g.shape_of(value.real)) - 1
         size = g.shape_of(value.real)[axis]
+        kind, length, _ = options
+        if size == 1 and (length is None or length == 1):
+            return value.real if kind in _TO_REAL else value  # one value is its own transform
         x = value.real
         if value.imaginary is not None:
             x = write(aten.cat.default, [value.real, value.imaginary], axis)
@@ -209,4 +212,5 @@ _OTHER_AXES = {"rfft": "fft", "irfft": "ifft", "hfft": "fft", "ihfft": "ifft"}
 """What these do along all axes but the last."""
 _FROM_REAL = ("rfft", "ihfft")
 """Those that begin with the last axis, since they take real values there."""
+_TO_REAL = ("irfft", "hfft")
 _SHIFTS = (aten.fft_fftshift.default, aten.fft_ifftshift.default)

@@ -228,3 +228,19 @@ def test_a_learned_complex_filter(generator: torch.Generator) -> None:
         return torch.view_as_real(torch.fft.irfft2(spectrum, s=(4, 6), norm="ortho") + 0j)
 
     check(function, x, stored=stored, learned=learned)
+
+
+@pytest.mark.parametrize("length", [None, 1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_value_is_its_own_transform(
+    kind: str, length: int | None, generator: torch.Generator
+) -> None:
+    half = kind in ("irfft", "hfft")
+    a, b = (torch.randn(2, 1, 3, generator=generator) for _ in range(2))
+    options = {"n": 1 if half and length is None else length, "dim": 1, "norm": "ortho"}
+    function = getattr(torch.fft, kind)
+    if kind in ("rfft", "ihfft"):
+        program = check(lambda x: function(2 * x, **options), a)
+    else:
+        program = check(lambda x, y: function(2 * torch.complex(x, y), **options), a, b)
+    assert ("linear" in names(program)) == (length == 3)
