@@ -30,6 +30,7 @@ STANDARD = (
     "open_windows",  # the same; and before narrowing moves: windows of windows have six axes
     "resize_products",  # before lifting scalars and all that looks for linear operators
     "fourier_products",  # the same; after folding and unpacking, so that it meets fewer kinds
+    "fold_constants",  # again: parts of complex and of unpacked values may be constants
     "einsum_products",  # after Fourier's, which part complex ones; before all that asks for linear
     "constant_products",  # the same; after folding constants, such as a transposed weight
     "fold_norm",  # before lifting scalars: the fold makes constants of its own
