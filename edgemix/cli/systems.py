@@ -20,7 +20,7 @@ def systems(
         typer.Argument(help="Systems, or patterns like 'mobilevit*'; default: all."),
     ] = None,
     group: Annotated[
-        str, typer.Option(help="tiny, published, timm, comma-separated; default: all.")
+        str, typer.Option(help="tiny, tier2, published, timm, comma-separated; default: all.")
     ] = "",
     to: Annotated[str, typer.Option(help="Targets, comma-separated; default: all.")] = "",
     kinds: Annotated[

@@ -90,9 +90,7 @@ def _random_inputs(program: Program, generator: torch.Generator) -> tuple[Tensor
     return tuple(torch.randn(spec.shape, generator=generator) for spec in program.takes)
 
 
-def _check(
-    program: Program, wanted: Outputs, found: Outputs, inputs: Outputs, name: str
-) -> None:  # fmt: skip
+def _check(program: Program, wanted: Outputs, found: Outputs, inputs: Outputs, name: str) -> None:
     """Raise where a rewrite changed what a program gives by more than roundings cost it."""
     for i, (expected, got) in enumerate(zip(wanted, found, strict=True)):
         span = max(float(expected.max() - expected.min()), 1e-6)
