@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # What the tests need from Debian: a browser for the report's page, a compiler for C simulation,
-# Verilator and Yosys for RTL, a synthesizer for the keywords.
+# Verilator and Yosys for RTL, a synthesizer for the keywords, an ssh server to measure on.
 set -euo pipefail
 missing=()
 command -v chromium >/dev/null || missing+=(chromium)
 for tool in g++ make verilator yosys espeak-ng; do
     command -v "$tool" >/dev/null || missing+=("$tool")
 done
+command -v ssh >/dev/null || missing+=(openssh-client)
+# Debian keeps it where only root's PATH looks.
+[ -x /usr/sbin/sshd ] || missing+=(openssh-server)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 as_root=()
