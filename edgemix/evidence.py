@@ -110,7 +110,8 @@ def read_artifact(folder: Path) -> tuple[Path, Artifact]:
     Raises:
         InputError: as :func:`validate`.
     """
-    place = folder if (folder / ABOUT).is_file() else folder.parent
+    above = not (folder / ABOUT).is_file() and (folder.parent / ABOUT).is_file()
+    place = folder.parent if above else folder
     return place, Artifact.from_json(_read(place)[0]["artifact"])
 
 

@@ -18,6 +18,7 @@ from edgemix.latency.units import duration
 if TYPE_CHECKING:
     from edgemix.latency.budget import Verdict
     from edgemix.latency.resources import Resources
+    from edgemix.measuring import Measured
     from edgemix.report.schema import Report, TargetResult, VerdictResult
     from edgemix.synthesis import Found
 
@@ -177,6 +178,34 @@ def print_synthesis(found: Found) -> None:
         if v.passed:
             out.print(f"ok     {v.gate}: asked {v.asked}, found {v.found}", markup=False,
                       highlight=False, soft_wrap=True)  # fmt: skip
+    print_verdicts(found.verdicts)
+
+
+def print_measured(found: Measured) -> None:
+    """One row a way to run it, what the machine was, what puts the numbers in doubt, verdicts."""
+    from edgemix.latency.samples import FLAGS, LEFT_OUT
+
+    first = found.latencies[0]
+    out.print(f"{found.model} on {first.device}, {first.threads} thread"
+              f"{'s' if first.threads != 1 else ''}, {first.kind}",
+              markup=False, highlight=False, soft_wrap=True)  # fmt: skip
+    rows = [
+        (
+            t.method, *(duration(ms) for ms in (t.p50_ms, t.p90_ms, t.p99_ms)), f"{t.runs:,}",
+            t.environment.get(LEFT_OUT, "–").partition(",")[0],
+        )
+        for t in found.latencies
+    ]  # fmt: skip
+    out.print(plain_table(("", "p50", "p90", "p99", "runs", "left out"), rows))
+    for name, value in first.environment.items():
+        if name not in (*FLAGS, LEFT_OUT):
+            out.print(f"{name}: {value}", markup=False, highlight=False, soft_wrap=True)
+    for name, value in dict.fromkeys(
+        (flag, t.environment[flag]) for t in found.latencies for flag in FLAGS
+        if flag in t.environment
+    ):  # fmt: skip
+        out.print(f"note: {name}: {value}", style="yellow", markup=False, highlight=False,
+                  soft_wrap=True)  # fmt: skip
     print_verdicts(found.verdicts)
 
 

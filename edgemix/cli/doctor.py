@@ -69,6 +69,8 @@ def findings() -> list[dict[str, Any]]:
         ("vivado", "FPGA logic synthesis", "install Vivado from AMD and source its settings64.sh"),
         ("verilator", "cycle-exact simulation of RTL", "apt-get install verilator"),
         ("yosys", "open FPGA synthesis", "apt-get install yosys"),
+        ("ssh", "measuring on boards", "apt-get install openssh-client"),
+        ("adb", "measuring on Android", "apt-get install adb"),
         ("espeak-ng", "the speech of the keyword spotters", "apt-get install espeak-ng"),
     )
     for name, purpose, remedy in tools:

@@ -51,7 +51,7 @@ def test_help_is_quick_and_lists_the_commands() -> None:
         done = edgemix("--help")
         times.append(time.perf_counter() - start)
     assert done.returncode == 0
-    for command in ("deploy", "compare", "export", "inspect", "validate", "synth"):
+    for command in ("deploy", "compare", "export", "inspect", "validate", "measure", "synth"):
         assert command in done.stdout
     assert statistics.median(times) < 0.5, times
 
