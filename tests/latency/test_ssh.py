@@ -105,7 +105,8 @@ def test_a_file_name_is_never_a_command(
     server: Server, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path(name).write_text("the model")
+    (tmp_path / "elsewhere").write_text("the model")
+    Path(name).symlink_to("elsewhere")
     python = stand_in(
         tmp_path,
         'grep -q "the model" "$PYTHONPATH/model.onnx" || exit 9\n'

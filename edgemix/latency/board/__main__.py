@@ -21,6 +21,8 @@ from typing import Any
 # Relative, because on a board this folder is all that there is.
 from . import machine, runtimes, sampling
 
+_SHOWN = 400
+
 
 def main() -> None:
     """Read the arguments, measure, tell."""
@@ -38,6 +40,12 @@ def main() -> None:
         tell({"done": True})
     except runtimes.Missing as error:
         tell({"error": error.what, "do": error.do})
+    except Exception as error:  # whatever a runtime raises over a model
+        first = (str(error).splitlines() or [""])[0]
+        tell({
+            "error": f"{type(error).__name__}: {first}"[:_SHOWN],
+            "do": "check the model, and whether the runtime there is too old for it",
+        })  # fmt: skip
 
 
 def _measure(

@@ -169,7 +169,7 @@ def _refusal(host: str, port: int | None, log: str) -> ToolError:
 def _packed(model: Path) -> Iterator[IO[bytes]]:
     """The board's side and the model as a tar, read from its start."""
     with tempfile.TemporaryFile() as parcel:
-        with tarfile.open(fileobj=parcel, mode="w") as tar:
+        with tarfile.open(fileobj=parcel, mode="w", dereference=True) as tar:
             for source in sorted(Path(board.__file__).parent.glob("*.py")):
                 tar.add(source, f"{_SIDE}/{source.name}", filter=_anonymous)
             tar.add(model, _name_there(model), filter=_anonymous)
