@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -191,21 +192,21 @@ def print_measured(found: Measured) -> None:
               markup=False, highlight=False, soft_wrap=True)  # fmt: skip
     rows = [
         (
-            t.method, *(duration(ms) for ms in (t.p50_ms, t.p90_ms, t.p99_ms)), f"{t.runs:,}",
-            t.environment.get(LEFT_OUT, "–").partition(",")[0],
+            escape(t.method), *(duration(ms) for ms in (t.p50_ms, t.p90_ms, t.p99_ms)),
+            f"{t.runs:,}", t.environment.get(LEFT_OUT, "–").partition(",")[0],
         )
         for t in found.latencies
     ]  # fmt: skip
     out.print(plain_table(("", "p50", "p90", "p99", "runs", "left out"), rows))
-    for name, value in first.environment.items():
-        if name not in (*FLAGS, LEFT_OUT):
-            out.print(f"{name}: {value}", markup=False, highlight=False, soft_wrap=True)
-    for name, value in dict.fromkeys(
-        (flag, t.environment[flag]) for t in found.latencies for flag in FLAGS
-        if flag in t.environment
-    ):  # fmt: skip
-        out.print(f"note: {name}: {value}", style="yellow", markup=False, highlight=False,
-                  soft_wrap=True)  # fmt: skip
+    for t in found.latencies:
+        for name, value in sorted(t.environment.items(), key=lambda item: item[0] in FLAGS):
+            shared = all(other.environment.get(name) == value for other in found.latencies)
+            if name == LEFT_OUT or (shared and t is not first):
+                continue
+            said = f"{name}: {value}" if shared else f"{t.method}: {name}: {value}"
+            flagged = name in FLAGS
+            out.print(f"note: {said}" if flagged else said, style="yellow" if flagged else None,
+                      markup=False, highlight=False, soft_wrap=True)  # fmt: skip
     print_verdicts(found.verdicts)
 
 

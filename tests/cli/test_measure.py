@@ -9,6 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from edgemix.cli import console
+from edgemix.latency.base import Latency
+from edgemix.measuring import Measured
 from tests.cli.command import edgemix
 
 
@@ -70,3 +73,22 @@ def test_what_cannot_be_measured(tmp_path: Path, arguments: tuple[str, ...], mes
     assert done.returncode == 2
     assert message in done.stderr.replace("\n", " ").replace("  ", " ")
     assert not done.stdout
+
+
+def test_what_differs_between_ways_to_run_is_told_of_each(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def time(method: str, **environment: str) -> Latency:
+        about = {"cpu": "Apple M4", **environment}
+        return Latency("measured", "a Mac", method, 1.0, 2.0, 3.0, 200, 20, 1, about)
+
+    found = Measured(
+        "coreml", "m.mlpackage",
+        (time("all [/units]", operations="90% GPU"), time("CPU", operations="100% CPU",
+                                                          **{"slowing down": "by 20%"})), (),
+    )  # fmt: skip
+    console.print_measured(found)
+    said = capsys.readouterr().out
+    assert said.count("cpu: Apple M4") == 1 and "all [/units]" in said
+    assert "all [/units]: operations: 90% GPU" in said
+    assert "CPU: operations: 100% CPU" in said and "note: CPU: slowing down: by 20%" in said
