@@ -6,6 +6,7 @@ from edgemix.cli import app
 from edgemix.cli.compare import compare
 from edgemix.cli.demo import demo
 from edgemix.cli.deploy import deploy
+from edgemix.cli.devices import devices, estimate
 from edgemix.cli.doctor import doctor
 from edgemix.cli.export import export
 from edgemix.cli.inspect import inspect
@@ -15,6 +16,7 @@ from edgemix.cli.systems import systems
 from edgemix.cli.validate import validate
 
 for command in (
-    deploy, compare, inspect, export, validate, measure, synth, systems, doctor, demo,
+    deploy, compare, inspect, export, validate, measure, estimate, devices, synth, systems,
+    doctor, demo,
 ):  # fmt: skip
     app.command()(command)

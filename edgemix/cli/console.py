@@ -114,7 +114,7 @@ def plain_table(
     """A table of text; columns other than those in ``words`` are figures, on the right."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for i, name in enumerate(names):
-        table.add_column(name, justify="left" if i in words else "right")
+        table.add_column(name, justify="left" if i in words else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table
