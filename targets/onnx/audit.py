@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ def _precisions(graph: Any, sixteen: set[str]) -> list[OpPrecision]:
         for name in node.input:
             readers.setdefault(name, []).append(node)
     weights = {t.name for t in graph.initializer}
+    flow = _Flow.of(graph, readers)
     found = []
     for node in graph.node:
         if node.op_type in _BORDER | _MOVES:
@@ -73,11 +74,11 @@ def _precisions(graph: Any, sixteen: set[str]) -> list[OpPrecision]:
             and not any(sixteen & set(r.output) for n in node.output for r in readers.get(n, []))
         )
         asked: Arithmetic = "integer" if could else "float between integers"
-        if _is_real(node, makers, readers, weights):
-            asked = "float"
-        between = all(_dequantized(n, makers, weights) for n in node.input if n) and all(
-            _quantized(n, readers) for n in node.output
-        )
+        values = {n for n in node.input if n}
+        before, after = values - flow.constant, set(node.output)
+        if not before & flow.from_integers and not after & flow.to_integers:
+            asked = "float"  # the recipe left it there, with its weights as integers or not
+        between = values <= flow.from_integers and after <= flow.to_integers
         achieved: Arithmetic = "float between integers" if between else "float"
         found.append(OpPrecision(node.op_type, node.name, asked, achieved))
     return found
@@ -106,42 +107,31 @@ def _is_unit(
     )
 
 
-def _is_real(
-    node: Any, makers: Mapping[str, Any], readers: Mapping[str, list[Any]], weights: set[str]
-) -> bool:
-    """Whether neither values that it reads nor its results are integers before or after it.
+@dataclass(frozen=True)
+class _Flow:
+    """Which values are constants, come from integers, and become integers."""
 
-    The recipe left it in float, with its weights as integers or not.
-    """
-    values = [n for n in node.input if n and not _is_weight(n, makers, weights)]
-    return not any(_dequantized(n, makers, weights) for n in values) and not any(
-        _quantized(n, readers) for n in node.output
-    )
+    constant: frozenset[str]
+    from_integers: frozenset[str]
+    """Made of integers alone, possibly through operators in between; all weights are."""
+    to_integers: frozenset[str]
+    """Every reader makes integers of them, possibly a few operators later."""
 
-
-def _is_weight(name: str, makers: Mapping[str, Any], weights: set[str]) -> bool:
-    if name in weights:
-        return True
-    maker = makers.get(name)
-    return maker is not None and all(_is_weight(n, makers, weights) for n in maker.input if n)
-
-
-def _dequantized(name: str, makers: Mapping[str, Any], weights: set[str]) -> bool:
-    """Whether a value comes from integers, possibly through operators in between."""
-    if name in weights or name not in makers:
-        return name in weights
-    node = makers[name]
-    if node.op_type == "DequantizeLinear":
-        return True
-    if node.op_type == "QuantizeLinear":
-        return True
-    return all(_dequantized(n, makers, weights) for n in node.input if n)
-
-
-def _quantized(name: str, readers: Mapping[str, list[Any]]) -> bool:
-    """Whether every reader of a value makes integers of it, possibly a few operators later."""
-    after = readers.get(name, [])
-    return bool(after) and all(
-        n.op_type == "QuantizeLinear" or all(_quantized(o, readers) for o in n.output)
-        for n in after
-    )
+    @classmethod
+    def of(cls, graph: Any, readers: Mapping[str, list[Any]]) -> _Flow:
+        constant = {t.name for t in graph.initializer}
+        integer, becoming = set(constant), set[str]()
+        for node in graph.node:  # an ONNX graph is sorted
+            values = {n for n in node.input if n}
+            if values <= constant:
+                constant.update(node.output)
+            if node.op_type in ("DequantizeLinear", "QuantizeLinear") or values <= integer:
+                integer.update(node.output)
+        for node in reversed(graph.node):
+            for name in node.output:
+                after = readers.get(name, [])
+                if after and all(
+                    r.op_type == "QuantizeLinear" or becoming.issuperset(r.output) for r in after
+                ):
+                    becoming.add(name)
+        return cls(frozenset(constant), frozenset(integer), frozenset(becoming))
