@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from onnx import helper
+
 from edgemix import child, targets
 from edgemix.order import Order
 from edgemix.pipeline import _verdicts
 from edgemix.program import Program
 from edgemix.targets.base import OpPrecision
+from edgemix.targets.onnx.audit import _precisions
 
 
 def test_a_float_model_sold_as_integer_is_seen(
@@ -41,3 +44,12 @@ def test_the_verdict_names_the_operators_that_stayed_in_float() -> None:
     assert not verdict.passed
     assert verdict.found == "1 of 2"
     assert verdict.why == "in float: Softmax attention"
+
+
+def test_a_deep_float_graph_is_read_without_following_every_path() -> None:
+    # Each value is read twice: following paths would take 2^2000 of them.
+    nodes = [helper.make_node("Add", [f"x{i}", f"x{i}"], [f"x{i + 1}"]) for i in range(2000)]
+    graph = helper.make_graph(nodes, "deep", [], [])
+    found = _precisions(graph, set())
+    assert len(found) == 2000
+    assert {(op.asked, op.achieved) for op in found} == {("float", "float")}
