@@ -9,9 +9,10 @@ from edgemix.cli.deploy import deploy
 from edgemix.cli.doctor import doctor
 from edgemix.cli.export import export
 from edgemix.cli.inspect import inspect
+from edgemix.cli.search import search
 from edgemix.cli.synth import synth
 from edgemix.cli.systems import systems
 from edgemix.cli.validate import validate
 
-for command in (deploy, compare, inspect, export, validate, synth, systems, doctor, demo):
+for command in (deploy, search, compare, inspect, export, validate, synth, systems, doctor, demo):
     app.command()(command)

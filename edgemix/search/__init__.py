@@ -1,0 +1,1 @@
+"""Trials of recipes and models, and which of them nothing else beats."""
