@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import cache, partial
 from typing import Any
 
 from edgemix.errors import InputError, ToolError
@@ -14,6 +18,23 @@ _CONNECT_S = 20
 
 Request = Mapping[str, Any]
 Work = Callable[[Request], dict[str, Any]]
+
+
+def attended(work: Work, parent: int, request: Request) -> dict[str, Any]:
+    """Work in a process that ends with ``parent`` where that started it: joblib's would live on."""
+    if os.getppid() == parent:
+        _watch(parent)
+    return work(request)
+
+
+@cache
+def _watch(parent: int) -> None:
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class Lost(Exception):
@@ -64,7 +85,8 @@ def run(
             return_as="generator_unordered",
         )
         try:
-            yield from parallel(joblib.delayed(work)(request) for request in requests)
+            task = joblib.delayed(partial(attended, work, os.getpid()))
+            yield from parallel(task(request) for request in requests)
         except dead as error:
             raise Lost(str(error)) from error
         except OSError as error:

@@ -66,6 +66,11 @@ def names(trials: list[Trial]) -> list[str]:
     return sorted(" ".join(t.params.values()) for t in trials)
 
 
+def children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found]
+
+
 EVERY = sorted(f"{r} {q}" for r in workers.VALUES for q in ("none", "fast"))
 
 
@@ -101,11 +106,15 @@ def test_a_killed_search_goes_on_where_it_was(write: Callable[..., Path]) -> Non
     deadline = time.monotonic() + 60
     while ended(file) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
+    started = children(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait()
     known = ended(file)
     assert 3 <= known < 8
-    time.sleep(1.0)  # an orphan may end what it was at
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in started) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]  # no orphan works on
     before = Counter(log(file))
     journal = file.parent / "out" / JOURNAL
     with journal.open("a") as stream:
