@@ -36,7 +36,10 @@ def over(order: Order, asked: Order, options: Iterable[str]) -> Order:
         asked: the one that the command line alone would give.
         options: names of the parameters that were given there.
     """
-    for option in options:
+    given = set(options)
+    if "calibrate" in given and order.evaluate == order.calibrate:
+        order = replace(order, evaluate=asked.evaluate)  # which is calibration's by default
+    for option in given:
         field, _, inner = FIELDS.get(option, "").partition(".")
         if not field:
             continue

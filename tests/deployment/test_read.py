@@ -163,6 +163,10 @@ def test_options_win_over_the_file() -> None:
     )  # fmt: skip
     assert over(file, asked, ()) == file
     assert over(file, asked, ("source", "as_json", "quiet")) == file
+    other = replace(asked, calibrate="digits:train", evaluate="digits:train")
+    assert over(file, other, ("calibrate",)).evaluate == "heldout.npz"
+    bare = parse(BARE.replace("digits:train", "keywords:train"), Path("deploy.toml")).order
+    assert over(bare, other, ("calibrate",)).evaluate == "digits:train"
     found = over(file, asked, ("to", "out", "samples", "budget", "clock"))
     assert (found.targets, found.out, found.samples) == (("tflite",), Path("elsewhere"), 7)
     assert (found.recipe, found.max_drop) == ("int8", 0.5)
@@ -170,3 +174,18 @@ def test_options_win_over_the_file() -> None:
     assert found.budgets == (
         "onnx=1ms", "iphone12=2ms", "own=9ms", "size=5MB", "lut=50%", "rtl.dsp=100", "ff=3%",
     )  # fmt: skip
+
+
+def test_what_the_docstrings_show_can_be_read() -> None:
+    import edgemix.deployment
+    import edgemix.search
+
+    shown = [
+        line.removeprefix("    ")
+        for module in (edgemix.deployment, edgemix.search)
+        for line in (module.__doc__ or "").splitlines()
+        if line.startswith("    ")
+    ]
+    found = parse("\n".join(shown), Path("deploy.toml"))
+    assert found.order.budgets == ("onnx=5ms", "iphone12=2ms", "size=5MB")
+    assert found.search is not None and found.search.variants[0].name == "wide"
