@@ -24,6 +24,8 @@ RECIPES = (
     "float16", "int16x8", "int8", "w8", "mixed", "w4a8", "w4-blocks", "palette4", "palette2",
 )  # fmt: skip
 """Those that are tried."""
+HOST = "host"
+"""The device that estimators call this machine."""
 _FLOAT = 32
 _SCALE = 16
 """Bits of the scale that a group of weights shares."""
@@ -127,8 +129,13 @@ class Advisor:
             if now is None:
                 return f"{budget.device} runs {', '.join(self.devices[budget.device].targets)}"
             used = Option(self.used.name, now.latency.p50_ms)
-            times = self._times(target, budget.device)
+            times = self._times(target, self.devices[budget.device])
             return advice(used, times, budget.limit, duration, f"for {budget.device}")
+        measured = self.figures[target].latency if budget.what == LATENCY else None
+        if measured is not None and self.estimator is not None:
+            host = self.estimator.device(HOST)
+            if target in host.targets:
+                return self._on_host(budget, target, host, measured.p50_ms)
         what = "times on this machine" if budget.what == LATENCY else budget.what.upper()
         return f"nothing estimates {what} of other recipes: `edgemix search` tries them"
 
@@ -139,11 +146,19 @@ class Advisor:
             weights = weight_bytes(self.program, recipe, target)
             yield Option(recipe.name, rest * share + weights)
 
-    def _times(self, target: str, device: str) -> Iterator[Option]:
+    def _on_host(self, budget: Budget, target: str, host: Device, measured: float) -> str:
+        """Estimates for this machine, scaled so that the one for what was measured is right."""
+        assert self.estimator is not None
+        own = self.estimator.estimate(self.quantized, host, target).latency.p50_ms
+        times = (Option(o.recipe, o.value * measured / own) for o in self._times(target, host))
+        used = Option(self.used.name, measured)
+        return advice(used, times, budget.limit, duration, "scaled from what was measured")
+
+    def _times(self, target: str, device: Device) -> Iterator[Option]:
         assert self.estimator is not None
         for recipe, program in self._built(target):
             if recipe.budget is None:
-                found = self.estimator.estimate(program, self.devices[device], target)
+                found = self.estimator.estimate(program, device, target)
                 yield Option(recipe.name, found.latency.p50_ms)
 
     def _built(self, target: str) -> Iterator[tuple[Recipe, Program]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -113,9 +113,19 @@ def test_times_on_a_device(advisor: Callable[..., Advisor]) -> None:
     assert said.startswith("no recipe known meets it: the least is about 2 ms with int8")
 
 
+def test_times_on_this_machine_are_scaled_from_what_was_measured(
+    advisor: Callable[..., Advisor],
+) -> None:
+    known = advisor("float32", 19_718)
+    slow = Latency("measured", "this host", "a clock", 90.0, 90.0, 90.0, 200, 20, 1)
+    known = replace(known, figures={"onnx": Figures(slow, size=19_718)})
+    said = known.advice(Budget("onnx", "latency", 60.0), "onnx")
+    assert said == "w8 would meet it: about 50 ms by estimate (scaled from what was measured)"
+
+
 def test_what_nothing_estimates_is_said(advisor: Callable[..., Advisor]) -> None:
-    known = advisor("int8", 22_814)
+    known = replace(advisor("int8", 22_814), estimator=None)
     assert "nothing estimates times on this machine" in known.advice(
         Budget("onnx", "latency", 1.0), "onnx"
     )
-    assert "nothing estimates LUT" in known.advice(Budget(None, "lut", 1.0), "rtl")
+    assert "nothing estimates LUT" in known.advice(Budget(None, "lut", 1.0), "onnx")
