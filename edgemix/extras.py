@@ -21,6 +21,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "demo": ("sklearn",),
     "mixed": ("scipy",),
     "brevitas": ("brevitas",),
+    "search": ("optuna", "joblib"),
+    "dask": ("distributed",),
 }
 
 

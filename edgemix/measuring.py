@@ -10,7 +10,7 @@ from typing import Any
 
 from edgemix.errors import InputError
 from edgemix.latency.base import Latency
-from edgemix.latency.budget import LATENCY, Budget, Verdict, judge
+from edgemix.latency.budget import LATENCY, Budget, Figures, Verdict, judge
 from edgemix.latency.connect import CONNECTORS, Make, parse
 from edgemix.latency.connect.base import SECONDS, TIMEOUT_S, Job, Options, Progress
 
@@ -125,5 +125,5 @@ def measure(asked: Asked, progress: Progress) -> Measured:
     budget = None if asked.limit is None else Budget.parse(f"{LATENCY}={asked.limit}", (target,))
     job = Job(model, asked.threads, asked.seconds, asked.timeout_s)
     latencies = device.measure(job, progress)
-    verdicts = () if budget is None else (judge(budget, target, latencies[0]),)
+    verdicts = () if budget is None else (judge(budget, target, Figures(latencies[0])),)
     return Measured(target, str(model), latencies, verdicts)

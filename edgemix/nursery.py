@@ -35,6 +35,7 @@ IMPORTS = {
     "edgemix.targets.coreml": ("coremltools",),
     "edgemix.targets.hls4ml": ("hls4ml", "torch"),
     "edgemix.targets.rtl": ("da4ml", "torch"),
+    "edgemix.search": ("torch",),
     "edgemix.systems": ("timm", "torch"),
 }
 """By package of a child's function: what is slow to import, and starts no thread."""

@@ -27,6 +27,8 @@ class Order:
     """None: ``int8`` or, for a source that comes quantized, as it is."""
     quality: Quality | None = None
     """The algorithms that improve it; None: those that the recipe names."""
+    bits: str | None = None
+    """``w4a8``: widths of weights and activations in place of the recipe's; None leaves them."""
     samples: int = 512
     """Calibration samples at most."""
     evaluate_samples: int | None = None
@@ -39,6 +41,8 @@ class Order:
     """Deploy a whole sequence as one program, recurrent layers written out."""
     stream: int = 1000
     """Steps between two resets that a program with states has to stand."""
+    devices: tuple[str, ...] = ()
+    """Names, or .toml files, of devices that times are estimated for."""
     budgets: tuple[str, ...] = ()
     contracts: tuple[str, ...] = ()
     """``target=contract``, where a target's own promise is not what is wanted."""

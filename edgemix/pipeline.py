@@ -27,15 +27,16 @@ from edgemix.encoding import Encoding
 from edgemix.errors import InputError
 from edgemix.evidence import write_evidence
 from edgemix.extras import versions
-from edgemix.latency.base import Latency
-from edgemix.latency.budget import LATENCY, Budget, Verdict, judge_all
+from edgemix.latency.budget import LATENCY, Budget, Figures, Verdict, judge_all
+from edgemix.latency.estimator import Device, Estimator
 from edgemix.latency.host import environment
-from edgemix.latency.resources import Resources
+from edgemix.latency.resources import RESOURCES
 from edgemix.order import Listener, Order, Silence
 from edgemix.program import Program
 from edgemix.proof import Contract, Fidelity
 from edgemix.quantize.calibrate import Calibration
 from edgemix.quantizing import BATCH, Outcome, quantized, recipe_of
+from edgemix.remedies import Advisor
 from edgemix.report import build, schema
 from edgemix.report.html import render
 from edgemix.rollout import Rollout
@@ -48,10 +49,17 @@ LAYER_SAMPLES = 64
 LAYER_SEQUENCES = 4
 
 
-def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
+def deploy(
+    order: Order, listener: Listener | None = None, estimator: Estimator | None = None
+) -> schema.Report:
     """Take a model to artifacts on several targets, each proven against one quantized program.
 
     Everything is written into ``order.out`` at the end, or nothing is.
+
+    Args:
+        order: what is wanted.
+        listener: hears of the progress.
+        estimator: whom to ask for times on ``order.devices``.
 
     Raises:
         InputError: an argument, a file or the data cannot be used.
@@ -77,7 +85,8 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
         )
     recipe_of(order)
     fpga = tuple(name for name in names if name in targets.FPGA)
-    budgets = tuple(Budget.parse(text, names, fpga) for text in order.budgets)
+    devices = _devices(order, names, estimator)
+    budgets = tuple(Budget.parse(text, names, fpga, tuple(devices)) for text in order.budgets)
     asked = _contracts(order, chosen)
 
     with say.step(f"load {order.source}"):
@@ -114,10 +123,21 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
         with ThreadPoolExecutor(max_workers=2) as pool:
             artifacts = list(pool.map(lambda t: _make(t, coded, out, held_out, say), chosen))
         figures = {
-            target.name: _figures(target, artifact, out / target.name, order, budgets, say)
+            target.name: replace(
+                _figures(target, artifact, out / target.name, order, budgets, say),
+                on={
+                    name: estimator.estimate(coded, device, target.name)
+                    for name, device in devices.items()
+                    if estimator is not None and target.name in device.targets
+                },
+            )
             for target, (artifact, _, _) in zip(chosen, artifacts, strict=True)
         }
-        gates = judge_all(budgets, figures, fpga)
+        advisor = Advisor(
+            program, coded, recipe_of(order), made.calibration, {t.name: t for t in chosen},
+            figures, devices, estimator,
+        )  # fmt: skip
+        gates = judge_all(budgets, figures, fpga, advisor.advice)
         results = []
         for target, (artifact, found, precision) in zip(chosen, artifacts, strict=True):
             folder = out / target.name
@@ -127,7 +147,6 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
                     followed = endurance.followed_by(
                         target, artifact, folder, contracts[target.name], progress
                     )
-            latency, resources = figures[target.name]
             fidelity = None
             if found is not None:
                 fidelity = proof.compare(
@@ -138,7 +157,11 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
                     labels=held_out.labels,
                     float_outputs=float_outputs,
                 )
-            times = [b.limit for b in budgets if b.what == LATENCY and b.of(target.name, fpga)]
+            times = [
+                b.limit
+                for b in budgets
+                if b.what == LATENCY and b.device is None and b.of(target.name, fpga)
+            ]
             followed += tuple(
                 _on_shape(target, artifact, folder, contracts[target.name], coded, change, x, say)
                 for change in (further if target.name in targets.FLEXIBLE else ())
@@ -161,8 +184,7 @@ def deploy(order: Order, listener: Listener | None = None) -> schema.Report:
                     folder,
                     fidelity,
                     precision,
-                    latency,
-                    resources,
+                    figures[target.name],
                     min(times, default=None),
                     verdicts,
                 )
@@ -313,15 +335,32 @@ def _one_input(program: Program) -> None:
 def _figures(
     target: Target, artifact: Artifact, folder: Path, order: Order, budgets: Sequence[Budget],
     say: Listener,
-) -> tuple[Latency | None, Resources | None]:  # fmt: skip
-    """Its latency and, where a budget asks, what it takes of an FPGA."""
+) -> Figures:  # fmt: skip
+    """Its size, its latency and, where a budget asks, what it takes of an FPGA."""
+    size = files.size(folder / artifact.main)
     with say.step(f"{target.title}: time"):
         latency = target.latency(artifact, folder, order.threads)
-    asked = any(b.what != LATENCY and b.target in (None, target.name) for b in budgets)
+    asked = any(b.what in RESOURCES and b.target in (None, target.name) for b in budgets)
     if not asked or not isinstance(target, Countable):
-        return latency, None
+        return Figures(latency, size=size)
     with say.step(f"{target.title}: count cells (Yosys takes minutes)"):
-        return latency, target.resources(artifact, folder)
+        return Figures(latency, target.resources(artifact, folder), size)
+
+
+def _devices(order: Order, names: Sequence[str], estimator: Estimator | None) -> dict[str, Device]:
+    """The devices of an order by the names that its budgets call them by."""
+    if order.devices and estimator is None:
+        raise InputError(
+            "nothing here estimates times on devices", do="leave the devices and their budgets out"
+        )
+    found = {} if estimator is None else {t: estimator.device(t) for t in order.devices}
+    for device in found.values():
+        if not set(device.targets) & set(names):
+            raise InputError(
+                f"{device.name} runs none of the targets that are being built",
+                do=f"add one of {', '.join(device.targets)}",
+            )
+    return {Path(text).stem if text.endswith(".toml") else text: d for text, d in found.items()}
 
 
 def _contracts(order: Order, chosen: list[Target]) -> dict[str, Contract]:

@@ -80,8 +80,10 @@ def _overflows(program: Program, calibration: Calibration) -> Iterator[str]:
 
 
 def recipe_of(order: Order) -> Recipe:
-    """The recipe that an order names, with the algorithms of the quality that it asks for."""
+    """The recipe that an order names, with the widths and the algorithms that it asks for."""
     recipe = Recipe.load(order.recipe or "int8")
+    if order.bits is not None:
+        recipe = recipe.in_bits(order.bits)
     if order.quality is not None:
         recipe = recipe.model_copy(update={"algorithms": QUALITY[order.quality]})
     return recipe
@@ -124,9 +126,9 @@ def quantized(order: Order, source: Program, chosen: list[Target], say: Listener
 
 
 def _as_it_came(order: Order, source: Program, chosen: list[Target], say: Listener) -> Outcome:
-    if order.recipe is not None or order.quality is not None:
+    if (order.recipe, order.quality, order.bits) != (None, None, None):
         raise InputError(
-            f"{order.source} is quantized already", do="leave --recipe and --quality out"
+            f"{order.source} is quantized already", do="leave --recipe, --quality and --bits out"
         )
     with say.step("check targets"):
         program = rewrites.standard(source)

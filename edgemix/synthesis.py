@@ -12,7 +12,7 @@ from edgemix import targets
 from edgemix.errors import InputError
 from edgemix.evidence import read_artifact
 from edgemix.latency.base import Latency
-from edgemix.latency.budget import Budget, Verdict, judge
+from edgemix.latency.budget import Budget, Figures, Verdict, judge
 from edgemix.latency.resources import Resources
 from edgemix.targets.base import Artifact, Countable
 from edgemix.targets.fpga import vendor
@@ -83,7 +83,7 @@ def synthesize(job: Job, listener: Listener) -> Found:
     else:
         found = _hls(job, folder, artifact, listener)
     exact = found.counts[-1] if found.counts else None
-    verdicts = [judge(b, name, found.latency, exact) for b in budgets]
+    verdicts = [judge(b, name, Figures(found.latency, exact)) for b in budgets]
     return Found(**{**vars(found), "verdicts": (*found.verdicts, *verdicts)})
 
 

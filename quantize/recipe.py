@@ -274,6 +274,27 @@ class Recipe(BaseModel):
     def _exceptions(self, at: Where, op: str) -> Iterator[LayerException]:
         return (e for e in reversed(self.exceptions) if e.selects(at, op))
 
+    def in_bits(self, text: str) -> Recipe:
+        """The same recipe with other widths where it quantizes: ``w4a8``.
+
+        Raises:
+            InputError: it is no such pair, or beyond 2 to 16 bits.
+        """
+        match = re.fullmatch(r"w(\d+)a(\d+)", text)
+        widths = [int(bits) for bits in match.groups()] if match else []
+        if not widths or not all(2 <= bits <= 16 for bits in widths):
+            raise InputError(
+                f"no widths of weights and activations: {text}",
+                do="write them like w4a8, from 2 to 16 bits",
+            )
+        rules = (self.weights, self.activations)
+        weights, activations = (
+            None if rule is None else rule.with_bits(bits)
+            for rule, bits in zip(rules, widths, strict=True)
+        )
+        changed = {"weights": weights, "activations": activations, "name": f"{self.name} {text}"}
+        return type(self).model_validate(self.model_copy(update=changed).model_dump())
+
     @classmethod
     def load(cls, name_or_path: str) -> Recipe:
         """A recipe of the house by name (``int8``, ``fixed<8,3>``), or a TOML file by path.

@@ -11,12 +11,13 @@ from edgemix.cli.doctor import doctor
 from edgemix.cli.export import export
 from edgemix.cli.inspect import inspect
 from edgemix.cli.measure import measure
+from edgemix.cli.search import search
 from edgemix.cli.synth import synth
 from edgemix.cli.systems import systems
 from edgemix.cli.validate import validate
 
 for command in (
-    deploy, compare, inspect, export, validate, measure, estimate, devices, synth, systems,
+    deploy, search, compare, inspect, export, validate, measure, estimate, devices, synth, systems,
     doctor, demo,
 ):  # fmt: skip
     app.command()(command)

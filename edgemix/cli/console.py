@@ -80,7 +80,7 @@ def print_report(report: Report) -> None:
         for layer, note in target.facts.get("notes", {}).items():
             out.print(f"{target.title} {layer}: {note}", markup=False, highlight=False,
                       soft_wrap=True)  # fmt: skip
-        print_verdicts(target.verdicts)
+    print_failures(report)
 
 
 def results_table(report: Report) -> Table:
@@ -249,6 +249,20 @@ def print_verdicts(verdicts: tuple[VerdictResult, ...] | tuple[Verdict, ...]) ->
                 f"FAILED {v.target} {v.gate}: asked {v.asked}, found {v.found}; {v.why}",
                 style="bold red", markup=False, highlight=False, soft_wrap=True,
             )  # fmt: skip
+
+
+def print_failures(report: Report) -> None:
+    """A table of the gates that failed and by how much, and what would pass."""
+    failed = [v for target in report.targets for v in target.verdicts if not v.passed]
+    if not failed:
+        return
+    rows = [tuple(map(escape, (v.target, v.gate, v.asked, v.found, v.why))) for v in failed]
+    names = ("FAILED", "gate", "asked", "found", "by how much")
+    out.print(plain_table(names, rows, range(5)), style="red")
+    for v in failed:
+        if v.remedy:
+            out.print(f"{v.target}, {v.asked}: {v.remedy}", markup=False, highlight=False,
+                      soft_wrap=True)  # fmt: skip
 
 
 def _row(target: TargetResult) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -22,12 +23,13 @@ def deploy(
         str,
         typer.Argument(
             help="timm:NAME[?kw=v], package.module:factory (runs that Python code), a .pt2 file, "
-            "or a saved edgemix program."
+            "a saved edgemix program, or a deploy.toml that says all of this."
         ),
     ],
+    context: typer.Context,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the artifacts and the report.")
-    ],
+        Path | None, typer.Option("--out", "-o", help="Folder for the artifacts and the report.")
+    ] = None,
     calibrate: Annotated[
         str | None,
         typer.Option(
@@ -62,6 +64,10 @@ def deploy(
             "or so, best several. Default: those that the recipe names, none for those above."
         ),
     ] = None,
+    bits: Annotated[
+        str | None,
+        typer.Option(help="Widths of weights and activations in place of the recipe's: w4a8."),
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Calibration samples at most.")] = 512,
     evaluate_samples: Annotated[
         int | None,
@@ -93,11 +99,18 @@ def deploy(
             "proof run samples behind each other for as long.",
         ),
     ] = 1000,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Device that times are estimated for, by name or .toml file; may be given again."
+        ),
+    ] = None,
     budget: Annotated[
         list[str] | None,
         typer.Option(
-            help="Budget of time or of an FPGA: onnx=2ms, latency=2us, lut=50%, rtl.dsp=100 (lut, "
-            "ff, dsp, bram, uram); may be given again. Exceeding it: exit 1."
+            help="Budget of time, of a device's time, of the artifact's size or of an FPGA: "
+            "onnx=2ms, latency=2us, iphone12=2ms, size=5MB, lut=50%, rtl.dsp=100 (lut, ff, dsp, "
+            "bram, uram); may be given again. Exceeding it: exit 1."
         ),
     ] = None,
     contract: Annotated[
@@ -173,31 +186,44 @@ def deploy(
 ) -> None:
     """Quantize a model, lower it to every target, prove each artifact, write a report.
 
+    A deploy.toml in the place of the source says what the options say; options win over it.
+
     Exit code 0: every gate passed; 1: a budget, contract, precision or accuracy gate failed;
     2: the input cannot be used.
     """
     from edgemix import pipeline
     from edgemix.cli import console
+    from edgemix.latency.estimator import house
     from edgemix.order import Order
 
     if unroll and (step or chunk is not None):
         raise InputError("--unroll and --step ask for different programs", do="give one of them")
-    if evaluate is None and calibrate is None:
+    file = None
+    if source.endswith(".toml"):
+        from edgemix import deployment
+
+        file = deployment.read(Path(source), out).order
+        deployment.importable(Path(source).parent)
+    elif out is None:
+        raise InputError("there is no output folder", do="name it with --out")
+    elif evaluate is None and calibrate is None:
         raise InputError("there is no data", do="name it with --calibrate, or with --evaluate")
     order = Order(
         source=source,
         targets=tuple(name.strip() for name in to.split(",") if name.strip()),
-        out=out,
+        out=out or Path(),
         calibrate=calibrate,
         evaluate=evaluate or calibrate or "",
         recipe=recipe,
         quality=quality,
+        bits=bits,
         samples=samples,
         evaluate_samples=evaluate_samples,
         step=step or chunk is not None,
         chunk=chunk,
         unroll=unroll,
         stream=stream,
+        devices=tuple(device or ()),
         budgets=tuple(budget or ()),
         contracts=tuple(contract or ()),
         max_drop=max_drop,
@@ -222,15 +248,23 @@ def deploy(
         force=force,
         command=("edgemix", *sys.argv[1:]),
     )
+    if file is not None:
+        order = replace(deployment.over(file, order, _given(context)), command=order.command)
     with console.Bars(quiet=quiet or as_json) as bars:
-        report = pipeline.deploy(order, bars)
+        report = pipeline.deploy(order, bars, house())
     if as_json:
         console.print_json(report.model_dump(mode="json"))
     elif not quiet:
         console.print_report(report)
-        console.out.print(f"report: {out / 'report.html'}", soft_wrap=True, highlight=False)
+        console.out.print(f"report: {order.out / 'report.html'}", soft_wrap=True, highlight=False)
     if not report.passed:
         raise typer.Exit(EXIT_GATE)
+
+
+def _given(context: typer.Context) -> list[str]:
+    """The options that stand on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [name for name, s in sources.items() if s is not None and s.name == "COMMANDLINE"]
 
 
 def _lines(path: Path) -> tuple[str, ...]:

@@ -46,6 +46,8 @@ def findings() -> list[dict[str, Any]]:
         "nir": ("NIR files as sources", ("nir",)),
         "timm": ("timm models as sources", ("timm",)),
         "brevitas": ("Brevitas' models, and its ways to round weights", ("brevitas",)),
+        "search": ("searching recipes and models", ("optuna", "joblib")),
+        "dask": ("searches on several machines", ("distributed",)),
         "mixed": ("mixed precision under a budget", ("scipy",)),
         "demo": ("the demo's data", ("scikit-learn",)),
     }

@@ -6,9 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edgemix import files
-from edgemix.latency.base import Latency
-from edgemix.latency.budget import Verdict
-from edgemix.latency.resources import Resources
+from edgemix.latency.budget import Figures, Verdict
+from edgemix.latency.estimator import Estimate
 from edgemix.program import Program, StateSpec, TensorSpec
 from edgemix.proof import Fidelity
 from edgemix.report import schema
@@ -37,12 +36,12 @@ def target(
     folder: Path,
     fidelity: Fidelity | None,
     precision: tuple[OpPrecision, ...],
-    latency: Latency | None,
-    resources: Resources | None,
+    figures: Figures,
     budget_ms: float | None,
     verdicts: tuple[Verdict, ...],
 ) -> schema.TargetResult:
     """One artifact and everything that was found out about it."""
+    latency, resources = figures.latency, figures.resources
     return schema.TargetResult(
         name=kind.name,
         title=kind.title,
@@ -55,11 +54,19 @@ def target(
         fidelity=None if fidelity is None else fidelity_result(fidelity),
         precision=tuple(schema.Precision(**asdict(op), kept=op.kept) for op in precision),
         latency=None if latency is None else schema.LatencyResult(**asdict(latency)),
+        estimates=tuple(_estimate(name, found) for name, found in figures.on.items()),
         resources=None if resources is None else schema.ResourceResult(**asdict(resources)),
         budget_ms=budget_ms,
         verdicts=tuple(schema.VerdictResult(**asdict(v)) for v in verdicts),
         replay=f"edgemix validate {kind.name}",
     )
+
+
+def _estimate(device: str, found: Estimate) -> schema.EstimateResult:
+    return schema.EstimateResult(
+        device=device, latency=schema.LatencyResult(**asdict(found.latency)),
+        low_ms=found.low_ms, high_ms=found.high_ms, notes=tuple(found.notes),
+    )  # fmt: skip
 
 
 def fidelity_result(fidelity: Fidelity) -> schema.FidelityResult:

@@ -161,6 +161,16 @@ class LatencyResult(_Frozen):
     environment: dict[str, str]
 
 
+class EstimateResult(_Frozen):
+    """A time on a device that is not here."""
+
+    device: str
+    latency: LatencyResult
+    low_ms: float
+    high_ms: float
+    notes: tuple[str, ...] = ()
+
+
 class ResourceResult(_Frozen):
     """What a design takes of an FPGA, and who counted."""
 
@@ -178,6 +188,8 @@ class VerdictResult(_Frozen):
     found: str
     passed: bool
     why: str
+    remedy: str = ""
+    """What would pass, by estimate."""
 
 
 class TargetResult(_Frozen):
@@ -196,6 +208,8 @@ class TargetResult(_Frozen):
     """None: this machine has no runtime for it; the artifact was read back, not run."""
     precision: tuple[Precision, ...]
     latency: LatencyResult | None
+    estimates: tuple[EstimateResult, ...] = ()
+    """On the devices that were asked for and that run this target's artifacts."""
     resources: ResourceResult | None = None
     """None: no FPGA, or no budget asked for a count."""
     budget_ms: float | None

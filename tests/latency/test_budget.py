@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from edgemix.errors import InputError
 from edgemix.latency.base import Latency
-from edgemix.latency.budget import Budget, judge, judge_all
+from edgemix.latency.budget import Budget, Figures, judge, judge_all
 from edgemix.latency.host import measure
 from edgemix.latency.resources import Resources
-from edgemix.latency.units import duration
+from edgemix.latency.units import duration, storage
 
 TARGETS = ("onnx", "tflite")
 
@@ -35,9 +36,9 @@ def test_units(text: str, limit: float) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("onnx=2", "has no unit that edgemix knows: none\n  try: use one of s, ms, us"),
+        ("onnx=2", 'the budget onnx=2: "2" has no unit\n  try: write it like 2ms'),
         ("onnx=2hours", "has no unit that edgemix knows: hours"),
-        ("onnx", "no budget: onnx\n  try: write it like onnx=2ms or lut=50%"),
+        ("onnx", "no budget: onnx\n  try: write it like onnx=2ms, size=5MB or lut=50%"),
         (
             "coreml=2ms",
             "for a target that is not being built: coreml\n  try: use one of onnx, tflite",
@@ -47,11 +48,71 @@ def test_units(text: str, limit: float) -> None:
         ("lut=50%", "is for an FPGA, and none is being built for"),
         ("onnx.gates=5", "something that edgemix does not count: gates"),
         ("onnx.lut=5", "is for an FPGA, and none is being built for"),
+        ("size=5", '"5" has no unit\n  try: write it like 5MB'),
+        (
+            "size=5ms",
+            '"5ms" is a time, and this is a budget of size: it wants one of B, kB, KiB, MB, MiB',
+        ),
+        ("onnx=5MB", "is a size, and this is a budget of time.*\n  try: write onnx.size=5MB"),
+        ("iphone12=5kB", "is a size, and this is a budget of time"),
+        ("size=5GB", "has no unit that edgemix knows: GB"),
+        ("size=0B", "must be positive"),
+        ("size=big", '"big" is no number with a unit'),
+        (
+            "pixel=2ms",
+            "not being built: pixel\n  try: use one of onnx, tflite, iphone12, or name the device",
+        ),
     ],
 )
 def test_refusals(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Budget.parse(text, TARGETS)
+        Budget.parse(text, TARGETS, (), ("iphone12",))
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "limit"),
+    [
+        ("size=5MB", None, 5e6),
+        ("onnx.size=500kB", "onnx", 5e5),
+        ("tflite.size=2MiB", "tflite", 2 * 1024**2),
+        ("size=64KiB", None, 65536),
+        ("size=100B", None, 100),
+    ],
+)
+def test_sizes(text: str, target: str | None, limit: float) -> None:
+    budget = Budget.parse(text, TARGETS)
+    assert (budget.target, budget.what, budget.limit) == (target, "size", limit)
+    assert budget.of("onnx", ()) == (target in (None, "onnx"))
+    assert not judge(budget, "onnx", Figures()).passed
+    assert judge(budget, "onnx", Figures(size=int(limit))).passed
+    large = judge(budget, "onnx", Figures(size=2 * int(limit)))
+    assert (large.passed, large.why) == (False, "2 times the budget")
+
+
+@dataclass(frozen=True)
+class Guess:
+    latency: Latency
+    low_ms: float
+    high_ms: float
+    notes: tuple[str, ...] = ()
+
+
+def test_a_device_has_a_budget_of_its_own() -> None:
+    names = (TARGETS, (), ("iphone12", "pi-4"))
+    budget = Budget.parse("iphone12=2ms", *names)
+    assert budget == Budget(None, "latency", 2.0, device="iphone12")
+    assert Budget.parse("onnx.pi-4=1s", *names) == Budget("onnx", "latency", 1e3, device="pi-4")
+    near = Guess(replace(latency(3.0), kind="estimated"), 2.5, 4.0)
+    figures = {
+        "onnx": Figures(latency(1.0), on={"iphone12": near}),
+        "tflite": Figures(latency(1.0)),
+    }
+    (late,) = judge_all([budget], figures, (), lambda b, t: f"{b.device} {t}")["onnx"]
+    assert (late.asked, late.found) == ("≤ 2 ms on iphone12", "3 ms estimated (2.5 ms to 4 ms)")
+    assert (late.passed, late.why, late.remedy) == (False, "1.5 times the budget", "iphone12 onnx")
+    assert judge_all([budget], figures, ())["tflite"] == ()
+    nobody = judge_all([Budget.parse("pi-4=1s", *names)], figures, ())
+    assert [v.why for v in nobody["onnx"]] == ["nothing estimates this target's time on pi-4"]
 
 
 def latency(p50: float) -> Latency:
@@ -60,11 +121,11 @@ def latency(p50: float) -> Latency:
 
 def test_verdicts() -> None:
     budget = Budget("onnx", "latency", 2.0)
-    assert judge(budget, "onnx", latency(2.0)).passed
-    late = judge(budget, "onnx", latency(5.0))
+    assert judge(budget, "onnx", Figures(latency(2.0))).passed
+    late = judge(budget, "onnx", Figures(latency(5.0)))
     assert not late.passed
     assert (late.found, late.why) == ("5 ms measured", "2.5 times the budget")
-    assert not judge(budget, "onnx", None).passed
+    assert not judge(budget, "onnx", Figures()).passed
 
 
 FPGA = ("rtl", "hls4ml")
@@ -83,14 +144,14 @@ COUNTED = Resources("Yosys", {"lut": 600, "dsp": 7}, {"lut": 1000, "dsp": 220, "
 )
 def test_resources(text: str, asked: str, found: str, passed: bool) -> None:
     budget = Budget.parse(text, (*TARGETS, *FPGA), FPGA)
-    verdict = judge(budget, "rtl", None, COUNTED)
+    verdict = judge(budget, "rtl", Figures(resources=COUNTED))
     assert (verdict.asked, verdict.found, verdict.passed) == (asked, found, passed)
     assert passed == (verdict.why == "")
-    assert not judge(budget, "rtl", None, None).passed
+    assert not judge(budget, "rtl", Figures()).passed
 
 
 def test_a_budget_for_any_target_passes_over_those_without_a_number() -> None:
-    figures = {"rtl": (latency(2.0), COUNTED), "hls4ml": (None, None)}
+    figures = {"rtl": Figures(latency(2.0), COUNTED), "hls4ml": Figures()}
 
     def judged(text: str, names: dict[str, Any] = figures) -> dict[str, list[bool]]:
         budget = Budget.parse(text, FPGA, FPGA)
@@ -102,7 +163,7 @@ def test_a_budget_for_any_target_passes_over_those_without_a_number() -> None:
     assert judged("lut=10") == {"rtl": [False], "hls4ml": []}
     assert judged("hls4ml=3ms") == {"rtl": [], "hls4ml": [False]}
     assert judged("uram=1") == {"rtl": [False], "hls4ml": [False]}  # nobody has counted it
-    assert judged("latency=1s", {"hls4ml": (None, None)}) == {"hls4ml": [False]}
+    assert judged("latency=1s", {"hls4ml": Figures()}) == {"hls4ml": [False]}
 
 
 @pytest.mark.parametrize(
@@ -114,6 +175,10 @@ def test_a_budget_for_any_target_passes_over_those_without_a_number() -> None:
 )  # fmt: skip
 def test_durations(ms: float, text: str) -> None:
     assert duration(ms) == text
+
+
+def test_sizes_as_people_read_them() -> None:
+    assert [storage(n) for n in (12, 1500, 5_234_567)] == ["12 B", "1.5 kB", "5.235 MB"]
 
 
 def test_whom_a_budget_is_for() -> None:
