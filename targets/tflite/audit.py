@@ -19,6 +19,8 @@ _NORM_STEPS = frozenset(
     }
 )  # fmt: skip
 """What the converter makes of a layer or group norm: it has no integer kernel for one."""
+_LINEAR = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD"})
+"""What a linear operator without a good integer kernel is written as; ADD joins strips of rows."""
 _MOVES = frozenset(
     {
         "RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "SPLIT", "SQUEEZE", "EXPAND_DIMS",
@@ -53,7 +55,10 @@ def audit(request: Mapping[str, Any]) -> dict[str, Any]:
         if real and request["states"]:
             # Its islands apart, such a model computes in float between grids, by design.
             achieved = "float between integers"
-        elif real and request["norms"] and kind in _NORM_STEPS:
+        elif real and (
+            (request["norms"] and kind in _NORM_STEPS)
+            or (request["linear"] and kind in _LINEAR | {"DEQUANTIZE"})
+        ):
             achieved = "float between integers"
         own = achieved if achieved == "float between integers" else asked
         found.append(OpPrecision(label, names.get(op["outputs"][0], kind), own, achieved))

@@ -58,6 +58,7 @@ class TFLite:
             "model": str(folder / artifact.main), "quantized": quantized,
             "states": quantized and bool(artifact.states),
             "norms": quantized and "norms in float" in artifact.facts,
+            "linear": quantized and "linear operators in float" in artifact.facts,
         }  # fmt: skip
         answer = child.call(f"{_ROOM}.audit:audit", request, tool="LiteRT")
         return tuple(OpPrecision(**op) for op in answer["ops"])

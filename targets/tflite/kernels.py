@@ -1,0 +1,113 @@
+"""Convolutions for which XNNPACK has a slow kernel, or none: written as others that are fast.
+
+A depthwise convolution of more than 25 taps it runs as one small matrix product for each channel:
+in eight bits twenty times slower than in float, and in float five times slower than it need be. And
+where a step of a sum is more than 256 steps of the result, it refuses the whole model.
+
+Such an operator computes in float between the same integers. A product of two integers of eight
+bits is exact there, and so are their sums up to 2²⁴, so that the result is the program's own; a
+kernel of integers only comes close to that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.fx import GraphModule, Node
+
+from edgemix import graph as g
+from edgemix.graph import aten
+
+_TAPS = 25
+"""The largest depthwise kernel that XNNPACK unrolls (``f32-dwconv``, ``25p``)."""
+_RATIO = 256.0
+"""Below which ``xnn_create_convolution2d_nhwc_qs8`` wants a sum's step over the result's."""
+
+
+def between_integers(module: GraphModule) -> int:
+    """Give linear operators without a good integer kernel real weights, in place; how many."""
+    found = [
+        node
+        for node in module.graph.nodes
+        if node.target in g.LINEAR
+        and g.is_dequantize(node.args[1])
+        and (_is_wide(node) or _is_steep(module, node))
+    ]
+    for node in found:
+        weight = node.args[1]
+        assert isinstance(weight, Node)
+        real = g.dequantized(module, weight)
+        with module.graph.inserting_before(node):
+            plain = g.add_constant(module, node, f"{node.name}_real", real)
+        node.replace_input_with(weight, plain)
+    module.graph.eliminate_dead_code()
+    return len(found)
+
+
+def strips(module: GraphModule) -> None:
+    """Write depthwise convolutions of many taps as sums over strips of their rows, in place."""
+    for node in list(module.graph.nodes):
+        if _is_wide(node) and not g.is_dequantize(node.args[1]):
+            _in_strips(module, node)
+    module.graph.lint()
+
+
+def _is_wide(node: Node) -> bool:
+    if node.target is not aten.conv2d.default:
+        return False
+    weight = node.args[1]
+    assert isinstance(weight, Node)
+    filters, inputs, rows, columns = g.shape_of(weight)
+    _, padding, dilation, groups = _options(node)
+    plain = not isinstance(padding, str) and g.pair(dilation) == (1, 1)
+    depthwise = inputs == 1 and groups == filters
+    return plain and depthwise and rows * columns > _TAPS >= columns and rows > 1
+
+
+def _is_steep(module: GraphModule, node: Node) -> bool:
+    source, weight = node.args[:2]
+    assert isinstance(weight, Node)
+    readers = [u for u in node.users if g.is_quantize(u)]
+    if not g.is_dequantize(source) or not readers:
+        return False
+    assert isinstance(source, Node)
+    step = g.encoding_of(module, source).scale[0] * max(g.encoding_of(module, weight).scale)
+    return step >= _RATIO * g.encoding_of(module, readers[0]).scale[0]
+
+
+def _in_strips(module: GraphModule, node: Node) -> None:
+    source, weight, *_ = node.args
+    assert isinstance(source, Node) and isinstance(weight, Node)
+    stride, padding, _, groups = _options(node)
+    bias = node.args[2] if len(node.args) > 2 else None
+    (down, right), kernel = g.pair(padding), g.constant(module, weight)
+    rows, columns = kernel.shape[2:]
+    height, tall = g.shape_of(source)[2] + 2 * down, _TAPS // columns
+    graph = module.graph
+    with graph.inserting_before(node):
+        around = [right, right, down, down]
+        image = graph.call_function(aten.constant_pad_nd.default, (source, around, 0.0))
+        total: Node | None = None
+        for first in range(0, rows, tall):
+            last = min(first + tall, rows)
+            part = g.add_constant(
+                module, node, f"{node.name}_rows_{first}", kernel[:, :, first:last].contiguous()
+            )
+            reach = (image, 2, first, height - (rows - last))
+            band = graph.call_function(aten.slice.Tensor, reach)
+            strip = graph.call_function(
+                aten.conv2d.default, (band, part, bias, stride, [0, 0], [1, 1], groups)
+            )
+            bias = None
+            total = strip if total is None else graph.call_function(aten.add.Tensor, (total, strip))
+    assert total is not None
+    node.replace_all_uses_with(total, propagate_meta=False)
+    graph.erase_node(node)
+
+
+def _options(node: Node) -> tuple[Any, Any, Any, Any]:
+    """Stride, padding, dilation and groups."""
+    given = list(node.args[3:7])
+    defaults: list[Any] = [[1, 1], [0, 0], [1, 1], 1]
+    stride, padding, dilation, groups = given + defaults[len(given) :]
+    return stride, padding, dilation, groups

@@ -1,0 +1,104 @@
+"""Convolutions that XNNPACK is slow at, or refuses, keep their numbers when written otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgemix import targets
+from edgemix.graph import aten
+from edgemix.order import Order, Silence
+from edgemix.program import Origin, Program
+from edgemix.quantizing import quantized
+from edgemix.targets.tflite.kernels import between_integers, strips
+
+
+def _program(module: nn.Module, *shape: int) -> Program:
+    return Program.trace(module, (torch.randn(shape),), Origin("a test"))
+
+
+def _first(found: Any) -> Tensor:
+    first: Tensor = found[0] if isinstance(found, (tuple, list)) else found
+    return first
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "bias"),
+    [
+        (7, 1, 3, True), (7, 2, 3, False), (9, 1, 4, True), (11, 3, 0, True),
+        ((6, 5), 1, (2, 3), True), ((2, 25), 1, (0, 12), False),
+    ],
+)  # fmt: skip
+def test_strips_of_rows_are_the_convolution(
+    kernel: int | tuple[int, int], stride: int, padding: int | tuple[int, int], bias: bool
+) -> None:
+    layer = nn.Conv2d(6, 6, kernel, stride, padding, groups=6, bias=bias)
+    program = _program(layer, 2, 6, 27, 30)
+    module = program.module()
+    strips(module)
+    module.recompile()
+    convolutions = [n for n in module.graph.nodes if n.target is aten.conv2d.default]
+    assert len(convolutions) > 1
+    x = torch.randn(2, 6, 27, 30)
+    torch.testing.assert_close(_first(module(x)), layer(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(6, 6, 5, padding=2, groups=6),
+        nn.Conv2d(6, 12, 7, padding=3, groups=3),
+        nn.Conv2d(6, 6, 7, padding=6, dilation=2, groups=6),
+        nn.Conv2d(6, 6, (1, 27), padding=(0, 13), groups=6),
+        nn.Conv2d(6, 6, 7, padding="same", groups=6),
+    ],
+)
+def test_others_stay_whole(layer: nn.Module) -> None:
+    module = _program(layer, 1, 6, 30, 30).module()
+    strips(module)
+    assert sum(n.target is aten.conv2d.default for n in module.graph.nodes) <= 1
+
+
+class _Wide(nn.Module):
+    """A wide depthwise convolution, and a product whose result is much smaller than its terms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Conv2d(8, 8, 7, padding=3, groups=8)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.wide(x).relu().mean((2, 3)))
+        return y
+
+
+def test_the_artifact_gives_the_programs_integers(
+    tmp_path: Path, program_file: Callable[[Program], Path]
+) -> None:
+    torch.manual_seed(0)
+    source = _program(_Wide(), 1, 8, 12, 12)
+    x = torch.randn(16, 8, 12, 12)
+    file = tmp_path / "x.npy"
+    np.save(file, x.numpy())
+    target = targets.load("tflite")
+    order = Order(
+        source="x", targets=("tflite",), out=tmp_path, calibrate=str(file), evaluate=str(file)
+    )
+    made = quantized(order, source, [target], Silence()).quantized
+    assert between_integers(made.module()) == 1
+    folder = tmp_path / "tflite"
+    folder.mkdir()
+    artifact = target.lower(made, program_file(made), folder)
+    assert artifact.facts["linear operators in float"] == 1
+    found = target.run(artifact, folder, (x.numpy(),))
+    expected = made.run(x)[0].numpy()
+    assert found is not None
+    scale = made.output_encodings[0].scale[0]  # type: ignore[union-attr]
+    assert abs(found[0] - expected).max() <= 1.01 * scale
+    assert all(op.kept for op in target.audit(artifact, folder))
