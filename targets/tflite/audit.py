@@ -12,15 +12,22 @@ from edgemix.extras import need
 from edgemix.targets.base import Arithmetic, OpPrecision
 
 _CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE"})
-_NORM_STEPS = frozenset(
-    {
-        "DEQUANTIZE", "MEAN", "SUM", "SUB", "ADD", "MUL", "DIV", "SQUARED_DIFFERENCE", "SQUARE",
-        "RSQRT", "SQRT",
-    }
-)  # fmt: skip
-"""What the converter makes of a layer or group norm: it has no integer kernel for one."""
-_LINEAR = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD"})
-"""What a linear operator without a good integer kernel is written as; ADD joins strips of rows."""
+BETWEEN: Mapping[str, frozenset[str]] = {
+    "norms in float": frozenset(
+        {
+            "DEQUANTIZE", "MEAN", "SUM", "SUB", "ADD", "MUL", "DIV", "SQUARED_DIFFERENCE", "SQUARE",
+            "RSQRT", "SQRT",
+        }
+    ),
+    "linear operators in float": frozenset(
+        {"DEQUANTIZE", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD"}
+    ),
+    "hard sigmoids in float": frozenset(
+        {"DEQUANTIZE", "ADD", "MUL", "RELU6", "MINIMUM", "MAXIMUM"}
+    ),
+}  # fmt: skip
+"""By a fact of the artifact: the operators that what has no integer kernel is written as, between
+integers."""
 _MOVES = frozenset(
     {
         "RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "SPLIT", "SQUEEZE", "EXPAND_DIMS",
@@ -39,6 +46,7 @@ def audit(request: Mapping[str, Any]) -> dict[str, Any]:
     names = {t["index"]: t["name"] for t in runner.get_tensor_details()}
     ends = (*runner.get_input_details(), *runner.get_output_details())
     borders = {t["index"] for t in ends if np.dtype(t["dtype"]).kind == "f"}
+    between = {kind for fact in request["between"] for kind in BETWEEN[fact]}
     asked: Arithmetic = "integer" if request["quantized"] else "float"
     found = []
     for op in runner._get_ops_details():
@@ -55,10 +63,7 @@ def audit(request: Mapping[str, Any]) -> dict[str, Any]:
         if real and request["states"]:
             # Its islands apart, such a model computes in float between grids, by design.
             achieved = "float between integers"
-        elif real and (
-            (request["norms"] and kind in _NORM_STEPS)
-            or (request["linear"] and kind in _LINEAR | {"DEQUANTIZE"})
-        ):
+        elif real and kind in between:
             achieved = "float between integers"
         own = achieved if achieved == "float between integers" else asked
         found.append(OpPrecision(label, names.get(op["outputs"][0], kind), own, achieved))

@@ -39,6 +39,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     plain_ranks(module)
     joined = 0 if program.states else whole_softmax(module)
     norms = sum(n.target in _NORMS for n in module.graph.nodes)
+    gates = sum(n.target is aten.hardsigmoid.default for n in module.graph.nodes)
     islands = between = 0
     if program.states and program.quantized:
         islands = integer_islands(module)
@@ -79,6 +80,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
             **({"norms in float": norms} if program.encodings and norms else {}),
             **({"integer linear operators": islands} if program.states else {}),
             **({"linear operators in float": between} if between else {}),
+            **({"hard sigmoids in float": gates} if program.encodings and gates else {}),
             **({} if program.states else {"softmax": softmax}),
         },
     )

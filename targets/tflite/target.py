@@ -11,6 +11,7 @@ from edgemix.program import Program
 from edgemix.proof import Contract
 from edgemix.targets.arrays import run_in_child
 from edgemix.targets.base import Arrays, Artifact, Finding, OpPrecision, Progress, promised
+from edgemix.targets.tflite.audit import BETWEEN
 from edgemix.targets.tflite.support import findings
 
 _ROOM = "edgemix.targets.tflite"
@@ -57,8 +58,7 @@ class TFLite:
         request = {
             "model": str(folder / artifact.main), "quantized": quantized,
             "states": quantized and bool(artifact.states),
-            "norms": quantized and "norms in float" in artifact.facts,
-            "linear": quantized and "linear operators in float" in artifact.facts,
+            "between": [fact for fact in BETWEEN if quantized and fact in artifact.facts],
         }  # fmt: skip
         answer = child.call(f"{_ROOM}.audit:audit", request, tool="LiteRT")
         return tuple(OpPrecision(**op) for op in answer["ops"])

@@ -26,8 +26,7 @@ def test_a_float_model_sold_as_integer_is_seen(
         "model": str(tmp_path / artifact.main),
         "quantized": True,
         "states": False,
-        "norms": False,
-        "linear": False,
+        "between": [],
     }
     answer = child.call("edgemix.targets.tflite.audit:audit", request, tool="LiteRT")
     sold = [OpPrecision(**op) for op in answer["ops"]]

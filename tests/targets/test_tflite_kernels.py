@@ -78,19 +78,23 @@ class _Wide(nn.Module):
         return y
 
 
+def _quantized(program: Program, x: Tensor, folder: Path) -> Program:
+    file = folder / "x.npy"
+    np.save(file, x.numpy())
+    order = Order(
+        source="x", targets=("tflite",), out=folder, calibrate=str(file), evaluate=str(file)
+    )
+    return quantized(order, program, [targets.load("tflite")], Silence()).quantized
+
+
 def test_the_artifact_gives_the_programs_integers(
     tmp_path: Path, program_file: Callable[[Program], Path]
 ) -> None:
     torch.manual_seed(0)
     source = _program(_Wide(), 1, 8, 12, 12)
     x = torch.randn(16, 8, 12, 12)
-    file = tmp_path / "x.npy"
-    np.save(file, x.numpy())
+    made = _quantized(source, x, tmp_path)
     target = targets.load("tflite")
-    order = Order(
-        source="x", targets=("tflite",), out=tmp_path, calibrate=str(file), evaluate=str(file)
-    )
-    made = quantized(order, source, [target], Silence()).quantized
     assert between_integers(made.module()) == 1
     folder = tmp_path / "tflite"
     folder.mkdir()
@@ -102,3 +106,17 @@ def test_the_artifact_gives_the_programs_integers(
     scale = made.output_encodings[0].scale[0]  # type: ignore[union-attr]
     assert abs(found[0] - expected).max() <= 1.01 * scale
     assert all(op.kept for op in target.audit(artifact, folder))
+
+
+def test_a_hard_sigmoid_is_float_between_integers(
+    tmp_path: Path, program_file: Callable[[Program], Path]
+) -> None:
+    gate = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Hardsigmoid(), nn.Conv2d(8, 2, 1))
+    made = _quantized(_program(gate, 1, 3, 8, 8), torch.randn(8, 3, 8, 8), tmp_path)
+    target = targets.load("tflite")
+    folder = tmp_path / "tflite"
+    folder.mkdir()
+    artifact = target.lower(made, program_file(made), folder)
+    precision = target.audit(artifact, folder)
+    assert {op.op for op in precision if op.achieved != "integer"} >= {"MUL"}
+    assert all(op.kept for op in precision)
