@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgemix.encoding import Encoding
 from edgemix.graph import Where
 from edgemix.latency.base import Latency
+from edgemix.latency.profile import Told
 from edgemix.latency.resources import Resources
 from edgemix.program import Program, StateSpec, TensorSpec
 from edgemix.proof import Contract
@@ -162,6 +163,16 @@ class Countable(Protocol):
 
     def resources(self, artifact: Artifact, folder: Path) -> Resources:
         """What the artifact takes of the part; minutes of work."""
+
+
+@runtime_checkable
+class Profiling(Protocol):
+    """A target whose runtime tells the time of every operator."""
+
+    def profile(
+        self, model: Path, threads: int, runs: int | None, progress: Progress | None = None
+    ) -> Told:
+        """What it tells of a model, an artifact's or any other; None: runs for a few seconds."""
 
 
 @runtime_checkable

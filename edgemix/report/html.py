@@ -1,4 +1,4 @@
-"""The report as one page that needs nothing else."""
+"""The report, and a profile, as one page that needs nothing else."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections import Counter
 from functools import partial
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from edgemix.latency.profile import Profile
+from edgemix.latency.samples import FLAGS
 from edgemix.latency.units import duration
 from edgemix.report import plots
 from edgemix.report.schema import Report, TargetResult
@@ -15,18 +17,7 @@ from edgemix.report.schema import Report, TargetResult
 
 def render(report: Report) -> str:
     """The whole page: styles, pictures and the one script are inline."""
-    environment = Environment(
-        loader=PackageLoader("edgemix.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        bytes=_bytes, ms=partial(duration, digits=3), percent=_percent, count=_count
-    )
-    template = environment.get_template("report.html.jinja")
-    return template.render(
+    return _template("report.html.jinja").render(
         report=report,
         plots=plots,
         kinds=plots.KINDS,
@@ -40,7 +31,30 @@ def render(report: Report) -> str:
     )
 
 
+def render_profile(profile: Profile) -> str:
+    """Where an inference's time goes, as one page."""
+    flags = (f"{name}: {text}" for name, text in profile.environment.items() if name in FLAGS)
+    return _template("profile.html.jinja").render(
+        p=profile, plots=plots, notes=(*profile.notes, *flags), worst=_BARS
+    )
+
+
 _WORST = 12
+_BARS = 24
+
+
+def _template(name: str) -> Template:
+    environment = Environment(
+        loader=PackageLoader("edgemix.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        bytes=_bytes, ms=partial(duration, digits=3), percent=_percent, count=_count
+    )
+    return environment.get_template(name)
 
 
 def _rule(exception: dict[str, Any]) -> str:

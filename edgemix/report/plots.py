@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from markupsafe import Markup, escape
 
+from edgemix.latency.profile import Profile
 from edgemix.latency.units import duration
 from edgemix.report.schema import Effect, Layer, Precision, StateResult
 
@@ -82,6 +83,47 @@ def effects(effects: tuple[Effect, ...]) -> Markup:
             f'<text class="name" x="{LABEL - 8}" y="{y + 14}" text-anchor="end">{escape(effect.algorithm)}, {effect.seconds:.1f} s</text>'
             f'<rect class="{"bar" if effect.kept else "room"}" x="{LABEL}" y="{y + 3}" width="{width:.1f}" height="{ROW - 6}" rx="2"/>'
             f'<text class="value" x="{LABEL + width + 6:.1f}" y="{y + 14}">{text}</text>'
+        )
+    parts.append("</svg>")
+    return Markup("".join(parts))
+
+
+def times(profile: Profile, most: int) -> Markup:
+    """Horizontal bars: shares of the time, the worst operators first; marks are the estimates.
+
+    Below them stand all other operators together, and what no operator accounts for, hollow.
+    """
+    worst, rest = profile.operators[:most], profile.operators[most:]
+    rows = [
+        (f"{o.where.partition(',')[0]} {o.op}" if o.where else o.name, o.ms, o.estimated, "bar")
+        for o in worst
+    ]
+    if rest:
+        rows.append((f"{len(rest)} more operators", sum(o.ms for o in rest), None, "exact"))
+    rows.append(("no operator", profile.overhead_ms, None, "room"))
+    total = profile.total_ms
+    top = max(max(ms / total, estimated or 0.0) for _, ms, estimated, _ in rows)
+    height = ROW * len(rows)
+    parts = [
+        f'<svg class="plot" viewBox="0 0 {LABEL + PLOT + 240} {height}" role="img" '
+        f'aria-label="share of the time of every operator">'
+    ]
+    for i, (name, ms, estimated, kind) in enumerate(rows):
+        y, width = i * ROW, PLOT * max(ms / total, 0.0) / top
+        at = LABEL + PLOT * (estimated or 0.0) / top
+        mark = (
+            ""
+            if estimated is None
+            else f'<line class="own" x1="{at:.1f}" x2="{at:.1f}" y1="{y + 2}" y2="{y + ROW - 2}"/>'
+        )
+        text = f"{duration(ms, 3)}, {ms / total:.1%}" + (
+            "" if estimated is None else f" (estimated {estimated:.1%})"
+        )
+        parts.append(
+            f"<g><title>{escape(name)}: {text}</title>"
+            f'<text class="name" x="{LABEL - 8}" y="{y + 14}" text-anchor="end">{escape(_short(name, 40))}</text>'
+            f'<rect class="{kind}" x="{LABEL}" y="{y + 3}" width="{width:.1f}" height="{ROW - 6}" rx="2"/>{mark}'
+            f'<text class="value" x="{max(LABEL + width, at) + 6:.1f}" y="{y + 14}">{text}</text></g>'
         )
     parts.append("</svg>")
     return Markup("".join(parts))

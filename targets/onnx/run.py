@@ -15,13 +15,16 @@ from edgemix.targets.base import Artifact
 from edgemix.targets.steps import Carried, run_sequences
 
 
-def session(model: str, *, threads: int = 1, optimized: Path | None = None) -> Any:
+def session(
+    model: str, *, threads: int = 1, optimized: Path | None = None, trace: Path | None = None
+) -> Any:
     """An ONNX Runtime session on the CPU.
 
     Args:
         model: path of the model.
         threads: intra-op threads.
         optimized: where to write the graph that the runtime makes of the model.
+        trace: how the names of files with every kernel's times start; None: no times.
     """
     runtime = need("onnxruntime", extra="onnx")
     options = runtime.SessionOptions()
@@ -30,6 +33,9 @@ def session(model: str, *, threads: int = 1, optimized: Path | None = None) -> A
     options.log_severity_level = 3
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
+    if trace is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(trace)
     return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

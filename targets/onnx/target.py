@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from edgemix import child
 from edgemix.latency.base import Latency
+from edgemix.latency.profile import Told
 from edgemix.program import Program
 from edgemix.proof import Contract
 from edgemix.targets.arrays import run_in_child
@@ -61,3 +62,13 @@ class Onnx:
         """Measured on this machine."""
         request = {"model": str(folder / artifact.main), "threads": threads}
         return Latency(**child.call(f"{_ROOM}.latency:latency", request, tool="ONNX Runtime"))
+
+    def profile(
+        self, model: Path, threads: int, runs: int | None, progress: Progress | None = None
+    ) -> Told:
+        """Times of every operator, measured on this machine."""
+        request = {"model": str(model), "threads": threads, "runs": runs}
+        answer = child.call(
+            f"{_ROOM}.profile:profile", request, tool="ONNX Runtime", on_progress=progress
+        )
+        return Told.from_json(answer)

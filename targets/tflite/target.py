@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from edgemix import child
 from edgemix.latency.base import Latency
+from edgemix.latency.profile import Told
 from edgemix.program import Program
 from edgemix.proof import Contract
 from edgemix.targets.arrays import run_in_child
@@ -67,3 +68,13 @@ class TFLite:
         """Measured on this machine."""
         request = {"model": str(folder / artifact.main), "threads": threads}
         return Latency(**child.call(f"{_ROOM}.latency:latency", request, tool="LiteRT"))
+
+    def profile(
+        self, model: Path, threads: int, runs: int | None, progress: Progress | None = None
+    ) -> Told:
+        """Times of every operator, measured on this machine."""
+        request = {"model": str(model), "threads": threads, "runs": runs}
+        answer = child.call(
+            f"{_ROOM}.profile:profile", request, tool="LiteRT", on_progress=progress
+        )
+        return Told.from_json(answer)

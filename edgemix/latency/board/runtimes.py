@@ -71,12 +71,27 @@ _TYPES = {
 
 
 def _onnx(model: str, threads: int) -> Iterator[Case]:
-    np, runtime = _need("numpy"), _need("onnxruntime")
+    runtime = _need("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    feed = zeros(session)
+    yield Case(
+        "ONNX Runtime InferenceSession.run, float in and out",
+        lambda: session.run(None, feed),
+        {"runtime": f"onnxruntime {runtime.__version__}"},
+    )
+
+
+def zeros(session: Any) -> dict[str, Any]:
+    """What an ONNX Runtime session takes, by name.
+
+    Raises:
+        Missing: an input has no fixed shape, or is no number.
+    """
+    np = _need("numpy")
     feed = {}
     for given in session.get_inputs():
         if given.type not in _TYPES or not all(isinstance(size, int) for size in given.shape):
@@ -85,11 +100,7 @@ def _onnx(model: str, threads: int) -> Iterator[Case]:
                 "of numbers", "export the model with one fixed shape",
             )  # fmt: skip
         feed[given.name] = np.zeros(given.shape, _TYPES[given.type])
-    yield Case(
-        "ONNX Runtime InferenceSession.run, float in and out",
-        lambda: session.run(None, feed),
-        {"runtime": f"onnxruntime {runtime.__version__}"},
-    )
+    return feed
 
 
 _TFLITE = ("ai_edge_litert", "tflite_runtime", "tensorflow.lite")
