@@ -138,7 +138,8 @@ def _channel_peaks(node: Node, value: Tensor) -> Tensor:
 def left_float(program: Program) -> tuple[Where, ...]:
     """Operators whose result no reader ever quantizes: they compute and travel in float."""
     module = program.module()
-    return tuple(g.where(n) for n in g.float_ops(module) if not _ends_quantized(n))
+    quantized = _end_quantized(module)
+    return tuple(g.where(n) for n in g.float_ops(module) if n not in quantized)
 
 
 def multiply_accumulates(program: Program) -> int:
@@ -179,11 +180,15 @@ def _macs(node: Node) -> int:
     return 0
 
 
-def _ends_quantized(node: Node) -> bool:
-    readers = [u for u in node.users if u.op == "call_function"]
-    if len(readers) != len(node.users) or not readers:
-        return False
-    return all(g.is_quantize(u) or (not g.is_dequantize(u) and _ends_quantized(u)) for u in readers)
+def _end_quantized(module: GraphModule) -> set[Node]:
+    """Nodes all of whose readers make integers of the value, possibly a few operators later."""
+    found: set[Node] = set()
+    for node in reversed(module.graph.nodes):
+        readers = [u for u in node.users if u.op == "call_function"]
+        if readers and len(readers) == len(node.users):
+            if all(g.is_quantize(u) or (not g.is_dequantize(u) and u in found) for u in readers):
+                found.add(node)
+    return found
 
 
 def _twins(plain: GraphModule, coded: GraphModule) -> dict[Node, Node]:
