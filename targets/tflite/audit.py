@@ -22,7 +22,7 @@ BETWEEN: Mapping[str, frozenset[str]] = {
     "linear operators in float": frozenset(
         {"DEQUANTIZE", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD"}
     ),
-    "hard sigmoids in float": frozenset(
+    "hard gates in float": frozenset(
         {"DEQUANTIZE", "ADD", "MUL", "RELU6", "MINIMUM", "MAXIMUM"}
     ),
 }  # fmt: skip

@@ -1,8 +1,10 @@
-"""Convolutions for which XNNPACK has a slow kernel, or none: written as others that are fast.
+"""Operators for which XNNPACK has a slow kernel, or none: written as others that are fast.
 
 A depthwise convolution of more than 25 taps it runs as one small matrix product for each channel:
 in eight bits twenty times slower than in float, and in float five times slower than it need be. And
 where a step of a sum is more than 256 steps of the result, it refuses the whole model.
+
+And it leaves hard swishes of eight bits to LiteRT, where they are most of MobileNetV3's time.
 
 Such an operator computes in float between the same integers. A product of two integers of eight
 bits is exact there, and so are their sums up to 2²⁴, so that the result is the program's own; a
@@ -42,6 +44,30 @@ def between_integers(module: GraphModule) -> int:
         node.replace_input_with(weight, plain)
     module.graph.eliminate_dead_code()
     return len(found)
+
+
+def hard_gates(module: GraphModule) -> int:
+    """Write hard swishes between integers as float x/6 · relu6(x + 3), in place.
+
+    Returns how many gates compute in float: these, and the hard sigmoids, which TFLite has no
+    integer kernel for. The factors stand so that the converter does not see a HARD_SWISH again.
+    """
+    count = 0
+    for node in list(module.graph.nodes):
+        if node.target is aten.hardsigmoid.default:
+            count += g.is_dequantize(node.args[0])
+        if node.target is not aten.hardswish.default or not g.is_dequantize(node.args[0]):
+            continue
+        source = node.args[0]
+        with module.graph.inserting_before(node):
+            sixth = module.graph.call_function(aten.mul.Tensor, (source, 1 / 6))
+            above = module.graph.call_function(aten.add.Tensor, (source, 3.0))
+            gate = module.graph.call_function(aten.clamp.default, (above, 0.0, 6.0))
+            product = module.graph.call_function(aten.mul.Tensor, (sixth, gate))
+        node.replace_all_uses_with(product, propagate_meta=False)
+        module.graph.erase_node(node)
+        count += 1
+    return count
 
 
 def strips(module: GraphModule) -> None:

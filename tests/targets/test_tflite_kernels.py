@@ -108,11 +108,14 @@ def test_the_artifact_gives_the_programs_integers(
     assert all(op.kept for op in target.audit(artifact, folder))
 
 
-def test_a_hard_sigmoid_is_float_between_integers(
-    tmp_path: Path, program_file: Callable[[Program], Path]
+@pytest.mark.parametrize("gate", [nn.Hardsigmoid(), nn.Hardswish()])
+def test_a_hard_gate_is_float_between_integers(
+    gate: nn.Module, tmp_path: Path, program_file: Callable[[Program], Path]
 ) -> None:
-    gate = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Hardsigmoid(), nn.Conv2d(8, 2, 1))
-    made = _quantized(_program(gate, 1, 3, 8, 8), torch.randn(8, 3, 8, 8), tmp_path)
+    torch.manual_seed(0)
+    x = torch.randn(8, 3, 8, 8)
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3), gate, nn.Conv2d(8, 2, 1))
+    made = _quantized(_program(layers, 1, 3, 8, 8), x, tmp_path)
     target = targets.load("tflite")
     folder = tmp_path / "tflite"
     folder.mkdir()
@@ -120,3 +123,7 @@ def test_a_hard_sigmoid_is_float_between_integers(
     precision = target.audit(artifact, folder)
     assert {op.op for op in precision if op.achieved != "integer"} >= {"MUL"}
     assert all(op.kept for op in precision)
+    found = target.run(artifact, folder, (x.numpy(),))
+    assert found is not None and made.output_encodings[0] is not None
+    off = np.abs(found[0] - made.run(x)[0].numpy()) / made.output_encodings[0].scale[0]
+    assert off.max() < 1.01 and (off > 0.5).mean() < 0.01
