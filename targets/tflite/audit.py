@@ -22,6 +22,8 @@ BETWEEN: Mapping[str, frozenset[str]] = {
     "linear operators in float": frozenset(
         {"DEQUANTIZE", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD"}
     ),
+    "attention in float": frozenset({"DEQUANTIZE", "BATCH_MATMUL", "SOFTMAX", "MUL", "ADD"}),
+    "pools in float": frozenset({"DEQUANTIZE", "MUL", "AVERAGE_POOL_2D", "PAD", "DIV"}),
     "hard gates in float": frozenset(
         {"DEQUANTIZE", "ADD", "MUL", "RELU6", "MINIMUM", "MAXIMUM"}
     ),

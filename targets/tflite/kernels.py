@@ -26,8 +26,19 @@ _RATIO = 256.0
 """Below which ``xnn_create_convolution2d_nhwc_qs8`` wants a sum's step over the result's."""
 
 
-def between_integers(module: GraphModule) -> int:
-    """Give linear operators without a good integer kernel real weights, in place; how many."""
+def between_integers(module: GraphModule) -> dict[str, int]:
+    """Compute in float, in place, what has no good integer kernel; how many of each kind."""
+    found = {
+        "linear operators in float": _linear(module),
+        "hard gates in float": _hard_gates(module),
+        "attention in float": _attention(module),
+        "pools in float": _pools(module),
+    }
+    return {kind: count for kind, count in found.items() if count}
+
+
+def _linear(module: GraphModule) -> int:
+    """Wide depthwise convolutions, and operators whose sums are steep, with real weights."""
     found = [
         node
         for node in module.graph.nodes
@@ -46,7 +57,7 @@ def between_integers(module: GraphModule) -> int:
     return len(found)
 
 
-def hard_gates(module: GraphModule) -> int:
+def _hard_gates(module: GraphModule) -> int:
     """Write hard swishes between integers as float x/6 · relu6(x + 3), in place.
 
     Returns how many gates compute in float: these, and the hard sigmoids, which TFLite has no
@@ -68,6 +79,52 @@ def hard_gates(module: GraphModule) -> int:
         module.graph.erase_node(node)
         count += 1
     return count
+
+
+def _attention(module: GraphModule) -> int:
+    """Compute products of two values, and softmaxes, in float.
+
+    XNNPACK multiplies integers by constants only, and has no integer softmax. What is neutral in
+    real numbers keeps the converter from making integer operators of these: twice one factor and
+    half of the other, a softmax of shifted values.
+    """
+    count = 0
+    for node in list(module.graph.nodes):
+        sources = [s for s in node.all_input_nodes if g.is_dequantize(s) and not g.is_constant(s)]
+        if node.target in g.MATRIX_PRODUCT and len(sources) == 2:
+            _feed(module, node, sources[0], aten.mul.Tensor, 2.0)
+            _feed(module, node, sources[1], aten.mul.Tensor, 0.5)
+        elif node.target is aten.softmax.int and sources:
+            _feed(module, node, sources[0], aten.add.Tensor, 1.0)
+        else:
+            continue
+        count += 1
+    return count
+
+
+def _pools(module: GraphModule) -> int:
+    """Average in float.
+
+    LiteRT's integer pool asks one scale of its ends, and runs outside of XNNPACK. Half of the
+    average of twice the values keeps the converter from it.
+    """
+    count = 0
+    for node in list(module.graph.nodes):
+        if node.target is not aten.avg_pool2d.default or not g.is_dequantize(node.args[0]):
+            continue
+        _feed(module, node, node.args[0], aten.mul.Tensor, 2.0)
+        with module.graph.inserting_after(node):
+            half = module.graph.call_function(aten.mul.Tensor, (node, 0.5))
+        node.replace_all_uses_with(half, lambda reader, half=half: reader is not half)
+        count += 1
+    return count
+
+
+def _feed(module: GraphModule, node: Node, source: Node, target: Any, number: float) -> None:
+    """Let a reader of a value read ``target(value, number)``."""
+    with module.graph.inserting_before(node):
+        moved = module.graph.call_function(target, (source, number))
+    node.replace_input_with(source, moved)
 
 
 def strips(module: GraphModule) -> None:

@@ -19,8 +19,7 @@ from edgemix.targets.composites import whole_softmax
 from edgemix.targets.constants import real_biases, real_constants
 from edgemix.targets.tflite.borders import real_borders
 from edgemix.targets.tflite.islands import integer_islands, tables
-from edgemix.targets.tflite.kernels import between_integers, hard_gates, strips
-from edgemix.targets.tflite.pooling import lower_pooling
+from edgemix.targets.tflite.kernels import between_integers, strips
 from edgemix.targets.tflite.ranks import plain_ranks
 
 MAIN = "model.tflite"
@@ -39,13 +38,12 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     plain_ranks(module)
     joined = 0 if program.states else whole_softmax(module)
     norms = sum(n.target in _NORMS for n in module.graph.nodes)
-    islands = between = gates = 0
+    islands, floats = 0, dict[str, int]()
     if program.states and program.quantized:
         islands = integer_islands(module)
     else:
-        lower_pooling(module)
         tables(module, _APPROXIMATE)
-        between, gates = between_integers(module), hard_gates(module)
+        floats = between_integers(module)
     strips(module)
     real_biases(module)
     real_constants(module)
@@ -78,8 +76,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
             "signature": SIGNATURE,
             **({"norms in float": norms} if program.encodings and norms else {}),
             **({"integer linear operators": islands} if program.states else {}),
-            **({"linear operators in float": between} if between else {}),
-            **({"hard gates in float": gates} if gates else {}),
+            **floats,
             **({} if program.states else {"softmax": softmax}),
         },
     )

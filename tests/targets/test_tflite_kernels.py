@@ -95,7 +95,7 @@ def test_the_artifact_gives_the_programs_integers(
     x = torch.randn(16, 8, 12, 12)
     made = _quantized(source, x, tmp_path)
     target = targets.load("tflite")
-    assert between_integers(made.module()) == 1
+    assert between_integers(made.module()) == {"linear operators in float": 1}
     folder = tmp_path / "tflite"
     folder.mkdir()
     artifact = target.lower(made, program_file(made), folder)
@@ -108,20 +108,35 @@ def test_the_artifact_gives_the_programs_integers(
     assert all(op.kept for op in target.audit(artifact, folder))
 
 
-@pytest.mark.parametrize("gate", [nn.Hardsigmoid(), nn.Hardswish()])
-def test_a_hard_gate_is_float_between_integers(
-    gate: nn.Module, tmp_path: Path, program_file: Callable[[Program], Path]
+class _Attention(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x @ x.transpose(-1, -2)).softmax(-1) @ x
+
+
+@pytest.mark.parametrize(
+    ("layer", "runs"),
+    [
+        (nn.Hardsigmoid(), "MUL"),
+        (nn.Hardswish(), "MUL"),
+        (_Attention(), "BATCH_MATMUL"),
+        (nn.AvgPool2d(3, 1, 1, count_include_pad=False), "AVERAGE_POOL_2D"),
+        (nn.AvgPool2d(3, 2, 1), "AVERAGE_POOL_2D"),
+        (nn.AvgPool2d(6), "AVERAGE_POOL_2D"),
+    ],
+)
+def test_what_has_no_good_integer_kernel_is_float_between_integers(
+    layer: nn.Module, runs: str, tmp_path: Path, program_file: Callable[[Program], Path]
 ) -> None:
     torch.manual_seed(0)
     x = torch.randn(8, 3, 8, 8)
-    layers = nn.Sequential(nn.Conv2d(3, 8, 3), gate, nn.Conv2d(8, 2, 1))
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3), layer, nn.Conv2d(8, 2, 1))
     made = _quantized(_program(layers, 1, 3, 8, 8), x, tmp_path)
     target = targets.load("tflite")
     folder = tmp_path / "tflite"
     folder.mkdir()
     artifact = target.lower(made, program_file(made), folder)
     precision = target.audit(artifact, folder)
-    assert {op.op for op in precision if op.achieved != "integer"} >= {"MUL"}
+    assert {op.achieved for op in precision if op.op == runs} == {"float between integers"}
     assert all(op.kept for op in precision)
     found = target.run(artifact, folder, (x.numpy(),))
     assert found is not None and made.output_encodings[0] is not None
