@@ -14,7 +14,7 @@ from edgemix.exporting import export, quiet
 from edgemix.extras import need, versions
 from edgemix.program import Program
 from edgemix.targets.base import Artifact, plain_bindings
-from edgemix.targets.onnx.pools import separable_pools
+from edgemix.targets.real import pools
 
 _qd = torch.ops.quantized_decomposed
 MAIN = "model.onnx"
@@ -28,7 +28,7 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     program = Program.load(Path(request["program"]))
     path = Path(request["folder"]) / MAIN
     module = program.module()
-    separable_pools(module)
+    pools(module)
     groups_as_rows(module)
     unsigned_activations(module)
     narrow_ranges(module)

@@ -19,6 +19,7 @@ from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
 from edgemix.graph import aten
+from edgemix.targets.real import feed, pools
 
 _TAPS = 25
 """The largest depthwise kernel that XNNPACK unrolls (``f32-dwconv``, ``25p``)."""
@@ -32,7 +33,7 @@ def between_integers(module: GraphModule) -> dict[str, int]:
         "linear operators in float": _linear(module),
         "hard gates in float": _hard_gates(module),
         "attention in float": _attention(module),
-        "pools in float": _pools(module),
+        "pools in float": pools(module),
     }
     return {kind: count for kind, count in found.items() if count}
 
@@ -92,39 +93,14 @@ def _attention(module: GraphModule) -> int:
     for node in list(module.graph.nodes):
         sources = [s for s in node.all_input_nodes if g.is_dequantize(s) and not g.is_constant(s)]
         if node.target in g.MATRIX_PRODUCT and len(sources) == 2:
-            _feed(module, node, sources[0], aten.mul.Tensor, 2.0)
-            _feed(module, node, sources[1], aten.mul.Tensor, 0.5)
+            feed(module, node, sources[0], aten.mul.Tensor, 2.0)
+            feed(module, node, sources[1], aten.mul.Tensor, 0.5)
         elif node.target is aten.softmax.int and sources:
-            _feed(module, node, sources[0], aten.add.Tensor, 1.0)
+            feed(module, node, sources[0], aten.add.Tensor, 1.0)
         else:
             continue
         count += 1
     return count
-
-
-def _pools(module: GraphModule) -> int:
-    """Average in float.
-
-    LiteRT's integer pool asks one scale of its ends, and runs outside of XNNPACK. Half of the
-    average of twice the values keeps the converter from it.
-    """
-    count = 0
-    for node in list(module.graph.nodes):
-        if node.target is not aten.avg_pool2d.default or not g.is_dequantize(node.args[0]):
-            continue
-        _feed(module, node, node.args[0], aten.mul.Tensor, 2.0)
-        with module.graph.inserting_after(node):
-            half = module.graph.call_function(aten.mul.Tensor, (node, 0.5))
-        node.replace_all_uses_with(half, lambda reader, half=half: reader is not half)
-        count += 1
-    return count
-
-
-def _feed(module: GraphModule, node: Node, source: Node, target: Any, number: float) -> None:
-    """Let a reader of a value read ``target(value, number)``."""
-    with module.graph.inserting_before(node):
-        moved = module.graph.call_function(target, (source, number))
-    node.replace_input_with(source, moved)
 
 
 def strips(module: GraphModule) -> None:

@@ -127,7 +127,7 @@ def test_the_command_takes_the_file_and_options_win(folder: Path) -> None:
         (("missing.toml",), "missing.toml cannot be read"),
         (("edgemix.models.demo:create", "--calibrate", "digits:train"), "there is no output folder\n  try: name it with --out"),
         (("edgemix.models.demo:create", "--out", "o"), "there is no data\n  try: name it with --calibrate"),
-        (("edgemix.models.demo:create", "--out", "o", "--calibrate", "digits:train", "--device", "x"), "nothing here estimates times"),
+        (("edgemix.models.demo:create", "--out", "o", "--calibrate", "digits:train", "--device", "x"), "nobody here knows the device x"),
         (("edgemix.models.demo:create", "--out", "o", "--calibrate", "digits:train", "--bits", "8"), "no widths of weights and activations: 8"),
     ],
 )  # fmt: skip

@@ -55,7 +55,9 @@ def test_the_artifact_keeps_its_contract_and_its_arithmetic(
     assert [op for op in precision if not op.kept] == []
     kinds = {op.achieved for op in precision}
     if name == "tflite":
-        assert kinds == {"integer"}
+        assert kinds == {"integer", "float between integers"}
+        linear = [op for op in precision if op.op in ("CONV_2D", "FULLY_CONNECTED")]
+        assert linear and {op.achieved for op in linear} == {"integer"}
     if name == "hls4ml":
         assert kinds == {"fixed"}
     if name == "onnx":

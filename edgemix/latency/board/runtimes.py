@@ -71,6 +71,7 @@ _TYPES = {
 
 
 def _onnx(model: str, threads: int) -> Iterator[Case]:
+    _need("numpy")  # which the runtime needs, and would miss in words of its own
     runtime = _need("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
