@@ -77,6 +77,12 @@ def print_report(report: Report) -> None:
         out.print(f"note: {warning}", style="yellow", markup=False, highlight=False,
                   soft_wrap=True)  # fmt: skip
     for target in report.targets:
+        for found in target.estimates:
+            span = f"{duration(found.low_ms, 3)} to {duration(found.high_ms, 3)}"
+            time = f"{duration(found.latency.p50_ms, 3)} estimated on {found.latency.device}"
+            told = "; ".join((f"{target.title}: {time} ({span})", *found.notes))
+            out.print(told, markup=False, highlight=False, soft_wrap=True)
+    for target in report.targets:
         for layer, note in target.facts.get("notes", {}).items():
             out.print(f"{target.title} {layer}: {note}", markup=False, highlight=False,
                       soft_wrap=True)  # fmt: skip

@@ -185,10 +185,6 @@ def _print_estimate(found: Estimate) -> None:
         highlight=False,
     )
     console.out.print(latency.method, highlight=False, soft_wrap=True)
-    for p in found.published:
-        console.out.print(
-            f"{duration(p.ms, 3)} reported by {p.source}", highlight=False, soft_wrap=True
-        )
     for note in found.notes:
         console.out.print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
     rows = [

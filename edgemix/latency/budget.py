@@ -43,6 +43,8 @@ class Budget:
     ) -> Budget:
         """``onnx=2ms``, ``latency=2us``, ``iphone12=2ms``, ``size=5MB``, ``lut=50%``.
 
+        A time alone is for the one device that there is, or for what is measured.
+
         Args:
             text: what the user wrote.
             targets: those that are being built.
@@ -53,7 +55,9 @@ class Budget:
             InputError: the text has another form, an unknown unit, or another target.
         """
         name, given, value = text.partition("=")
-        if not given:
+        if not given and text[:1].isdigit():
+            name, value = devices[0] if len(devices) == 1 else LATENCY, text
+        elif not given:
             raise InputError(f"no budget: {text}", do="write it like onnx=2ms, size=5MB or lut=50%")
         try:
             return cls.read(name.strip(), value.strip(), targets, fpga, devices)

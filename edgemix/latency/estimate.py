@@ -19,6 +19,7 @@ import numpy as np
 from edgemix.errors import InputError
 from edgemix.latency.base import Latency
 from edgemix.latency.device import Device, Runtime
+from edgemix.latency.units import duration
 from edgemix.latency.work import PRODUCTS, UNITS, Vector, Work, multiplications, total, works
 from edgemix.program import Program
 
@@ -86,7 +87,7 @@ class Estimate:
     published: tuple[Published, ...]
     """What others report of this very model there."""
     notes: tuple[str, ...]
-    """What makes it less certain than its interval tells."""
+    """What others report, and what makes it less certain than its interval tells."""
 
     @property
     def low_ms(self) -> float:
@@ -130,8 +131,11 @@ def estimate(program: Program, device: Device, target: str | None = None) -> Est
         environment={"interval": f"{ms * fit.spread[0]:.4g} to {ms * fit.spread[1]:.4g} ms"},
     )
     timed = tuple(Timed(w, float(costs @ w.vector)) for w in found)
-    notes = tuple(_notes(vector, costs, fit, runtime, quantized=quantized))
     reported = _published(program.origin.source, vector, fit.name) if runtime.faster == 1 else ()
+    notes = (
+        *(f"{duration(p.ms)} reported by {p.source}" for p in reported),
+        *_notes(vector, costs, fit, runtime, quantized=quantized),
+    )
     return Estimate(latency, timed, runtime, fit, reported, notes)
 
 

@@ -201,3 +201,13 @@ def test_a_measurement_states_how_it_was_made() -> None:
     assert 0 < found.p50_ms <= found.p90_ms <= found.p99_ms
     assert (found.method, found.threads) == ("a list grows", 3)
     assert found.environment["cores"].isdigit()
+
+
+def test_a_time_alone_is_for_the_one_device() -> None:
+    alone = Budget.parse("2ms", ("coreml",), devices=("iphone12",))
+    assert alone == Budget(None, "latency", 2.0, device="iphone12")
+    assert Budget.parse("2ms", ("onnx",)) == Budget(None, "latency", 2.0)
+    with pytest.raises(InputError, match="no unit"):
+        Budget.parse("2", ("onnx",))
+    with pytest.raises(InputError, match="no budget: fast"):
+        Budget.parse("fast", ("onnx",))

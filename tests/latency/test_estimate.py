@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
+from edgemix import rewrites, sources
 from edgemix.cli import app, commands  # noqa: F401  (registers the commands)
 from edgemix.errors import InputError
 from edgemix.latency import device
@@ -95,3 +96,12 @@ def test_the_commands(tmp_path: Path) -> None:
     assert "ncnn/rpi4-4t" in accuracy.stdout
     listed = json.loads(CliRunner().invoke(app, ["devices", "--json"]).stdout)
     assert {d["name"] for d in listed} == set(device.names())
+
+
+def test_what_others_report_of_the_very_model_is_told() -> None:
+    program = rewrites.standard(sources.load("timm:efficientformer_l1"))
+    found = estimate(program, device.load("iphone12"))
+    assert {p.ms for p in found.published} == {1.5, 1.6}
+    assert found.notes[0].startswith("1.5 ms reported by")
+    smaller = rewrites.standard(sources.load("timm:mobilenetv3_small_050"))
+    assert estimate(smaller, device.load("iphone12")).published == ()
