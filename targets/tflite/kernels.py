@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
@@ -107,8 +108,28 @@ def strips(module: GraphModule) -> None:
     """Write depthwise convolutions of many taps as sums over strips of their rows, in place."""
     for node in list(module.graph.nodes):
         if _is_wide(node) and not g.is_dequantize(node.args[1]):
+            _one_filter_each(module, node)
             _in_strips(module, node)
     module.graph.lint()
+
+
+def _one_filter_each(module: GraphModule, node: Node) -> None:
+    """Give each filter a channel of its own, where several share one, in place."""
+    source = node.args[0]
+    assert isinstance(source, Node)
+    *_, groups = _options(node)
+    filters = g.shape_of(node)[1]
+    if filters == groups:
+        return
+    channels = torch.arange(groups).repeat_interleave(filters // groups)
+    with module.graph.inserting_before(node):
+        places = g.add_constant(module, node, f"{node.name}_channels", channels)
+        repeated = module.graph.call_function(aten.index_select.default, (source, 1, places))
+    batch, _, *size = g.shape_of(source)
+    repeated.meta["val"] = source.meta["val"].new_empty((batch, filters, *size))
+    stride, padding, dilation, _ = _options(node)
+    bias = node.args[2] if len(node.args) > 2 else None
+    node.args = (repeated, node.args[1], bias, stride, padding, dilation, filters)
 
 
 def _is_wide(node: Node) -> bool:
@@ -116,10 +137,10 @@ def _is_wide(node: Node) -> bool:
         return False
     weight = node.args[1]
     assert isinstance(weight, Node)
-    filters, inputs, rows, columns = g.shape_of(weight)
+    _, inputs, rows, columns = g.shape_of(weight)
     _, padding, dilation, groups = _options(node)
     plain = not isinstance(padding, str) and g.pair(dilation) == (1, 1)
-    depthwise = inputs == 1 and groups == filters
+    depthwise = inputs == 1 and groups > 1
     return plain and depthwise and rows * columns > _TAPS >= columns and rows > 1
 
 

@@ -49,6 +49,17 @@ def test_strips_of_rows_are_the_convolution(
     torch.testing.assert_close(_first(module(x)), layer(x), rtol=1e-5, atol=1e-6)
 
 
+def test_filters_that_share_a_channel_get_one_each() -> None:
+    layer = nn.Conv2d(4, 12, 7, 2, 3, groups=4)
+    module = _program(layer, 2, 4, 15, 15).module()
+    strips(module)
+    module.recompile()
+    whole = [n for n in module.graph.nodes if n.target is aten.conv2d.default]
+    assert len(whole) == 3 and all(n.args[6] == 12 for n in whole)
+    x = torch.randn(2, 4, 15, 15)
+    torch.testing.assert_close(_first(module(x)), layer(x), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "layer",
     [
