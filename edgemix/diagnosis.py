@@ -144,7 +144,7 @@ def left_float(program: Program) -> tuple[Where, ...]:
 
 def multiply_accumulates(program: Program) -> int:
     """Multiplications with addition of one inference: linear operators and matrix products."""
-    return sum(_macs(node) for node in g.float_ops(program.module()))
+    return sum(macs(node) for node in g.float_ops(program.module()))
 
 
 def synaptic_operations(program: Program, samples: Tensor) -> float:
@@ -163,17 +163,18 @@ def synaptic_operations(program: Program, samples: Tensor) -> float:
         for node in values:
             source = node.args[0] if node.target in g.LINEAR else None
             if isinstance(source, Node):
-                total += float((values[source] != 0).double().mean()) * _macs(node)
+                total += float((values[source] != 0).double().mean()) * macs(node)
     return total / max(count, 1)
 
 
-def _macs(node: Node) -> int:
+def macs(node: Node) -> int:
+    """Multiplications with addition of one operator: of a linear one, or a matrix product."""
     if node.target in g.LINEAR:
         weight = node.args[1]
         assert isinstance(weight, Node)
         shape = g.shape_of(weight)
         return math.prod(g.shape_of(node)) // shape[0] * math.prod(shape)
-    if node.target in (g.aten.matmul.default, g.aten.bmm.default):
+    if node.target in g.MATRIX_PRODUCT:
         left = node.args[0]
         assert isinstance(left, Node)
         return math.prod(g.shape_of(node)) * g.shape_of(left)[-1]

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from edgemix.latency.units import duration
 from edgemix.latency.work import PRODUCTS, UNITS, Vector, Work, multiplications, total, works
 from edgemix.program import Program
 
+_FACTS = resources.files("edgemix.latency").joinpath("facts")
 _SAME = 0.02
 """By which the multiplications of one model may differ between two exports."""
 _NOTABLE = 0.05
@@ -142,40 +144,43 @@ def estimate(program: Program, device: Device, target: str | None = None) -> Est
 @cache
 def fits() -> Mapping[str, Fit]:
     """All that were made, by name."""
-    text = resources.files("edgemix.latency").joinpath("facts", "fits.json").read_text()
-    return {name: _fit(name, found) for name, found in json.loads(text)["fits"].items()}
+    return {name: _fit(name, found) for name, found in _facts("fits.json")["fits"].items()}
 
 
-def _fit(name: str, found: Mapping[str, object]) -> Fit:
-    costs, largest, spread = (np.array(found[key]) for key in ("costs", "largest", "spread"))
-    accuracy = found["accuracy"]
-    assert isinstance(accuracy, dict)
-    models, smallest = found["models"], found["smallest"]
-    assert isinstance(models, int) and isinstance(smallest, float)
+def _fit(name: str, found: Mapping[str, Any]) -> Fit:
+    low, high = found["spread"]
     return Fit(
-        name, costs, models, (float(spread[0]), float(spread[1])), largest, smallest,
-        {which: Accuracy(**scores) for which, scores in accuracy.items()}, str(found["judged_by"]),
+        name, np.array(found["costs"]), found["models"], (low, high), np.array(found["largest"]),
+        found["smallest"],
+        {which: Accuracy(**scores) for which, scores in found["accuracy"].items()},
+        found["judged_by"],
     )  # fmt: skip
 
 
+@cache
+def _facts(name: str) -> Any:
+    return json.loads(_FACTS.joinpath(name).read_text())
+
+
+@cache
+def _latencies() -> tuple[Mapping[str, str], ...]:
+    with _FACTS.joinpath("latencies.csv").open() as file:
+        return tuple(csv.DictReader(file))
+
+
 def _published(source: str, vector: Vector, fit: str) -> tuple[Published, ...]:
-    facts = resources.files("edgemix.latency").joinpath("facts")
-    models = json.loads(facts.joinpath("models.json").read_text())
     size = multiplications(vector)
     same = {
         name
-        for name, model in models.items()
+        for name, model in _facts("models.json").items()
         if model["source"] == source.partition("?")[0]
         and abs(multiplications(np.array(model["work"])) / size - 1) < _SAME
     }
-    if not same:
-        return ()
-    with facts.joinpath("latencies.csv").open() as file:
-        return tuple(
-            Published(float(row["ms"]), row["source"])
-            for row in csv.DictReader(file)
-            if row["model"] in same and row["fit"] == fit
-        )
+    return tuple(
+        Published(float(row["ms"]), row["source"])
+        for row in (_latencies() if same else ())
+        if row["model"] in same and row["fit"] == fit
+    )
 
 
 def _runtime(device: Device, target: str | None, *, quantized: bool) -> Runtime:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from torch.fx import Node
 
 from edgemix import graph as g
+from edgemix.diagnosis import macs
 from edgemix.graph import Where, aten
 from edgemix.program import Program
 
@@ -122,10 +123,9 @@ def _of(node: Node) -> Iterator[Work]:
     where, op, shape = g.where(node), g.op_name(node), g.shape_of(node)
     values = math.prod(shape) + sum(_size(a) for a in node.all_input_nodes if not g.is_constant(a))
     if target in g.LINEAR or target is aten.conv_transpose2d.input:
-        yield _linear(node, where, op, shape, values)
+        yield _linear(node, where, op, values)
     elif target in g.MATRIX_PRODUCT:
-        depth = g.shape_of(node.all_input_nodes[0])[-1]
-        yield Work(where, op, "matrix", math.prod(shape) * depth, 0, values)
+        yield Work(where, op, "matrix", macs(node), 0, values)
     elif target is aten.scaled_dot_product_attention.default:
         yield from _attention(node, where, op)
     else:
@@ -136,17 +136,16 @@ def _of(node: Node) -> Iterator[Work]:
         yield Work(where, op, kind, values=values)
 
 
-def _linear(node: Node, where: Where, op: str, shape: tuple[int, ...], values: int) -> Work:
+def _linear(node: Node, where: Where, op: str, values: int) -> Work:
     source, weight = node.args[0], node.args[1]
     assert isinstance(source, Node) and isinstance(weight, Node)
     given, kernel = g.shape_of(source), g.shape_of(weight)
     size, taps = math.prod(kernel), math.prod(kernel[2:])
     if node.target is aten.linear.default:
-        return Work(where, op, "pointwise", math.prod(shape) * kernel[1], size, values)
+        return Work(where, op, "pointwise", macs(node), size, values)
     if node.target is aten.conv_transpose2d.input:
         kind: Kind = "depthwise" if kernel[1] == 1 else "convolution"
         return Work(where, op, kind, math.prod(given) * kernel[1] * taps, size, values)
-    macs = math.prod(shape) * size // kernel[0]
     if kernel[1] < given[1]:
         kind = "depthwise" if kernel[1] == 1 else "grouped"
     elif taps == 1:
@@ -154,7 +153,7 @@ def _linear(node: Node, where: Where, op: str, shape: tuple[int, ...], values: i
     else:
         fast = tuple(kernel[2:]) == (3, 3) and given[1] >= _WINOGRAD_CHANNELS and _stride(node) == 1
         kind = "winograd" if fast else "convolution"
-    return Work(where, op, kind, macs, size, values)
+    return Work(where, op, kind, macs(node), size, values)
 
 
 def _attention(node: Node, where: Where, op: str) -> Iterator[Work]:
@@ -162,11 +161,11 @@ def _attention(node: Node, where: Where, op: str) -> Iterator[Work]:
     assert isinstance(given, Node) and isinstance(against, Node)
     query, key = g.shape_of(given), g.shape_of(against)
     batch, rows, depth, columns = math.prod(query[:-2]), query[-2], query[-1], key[-2]
-    macs, scores = batch * rows * columns * depth, batch * rows * columns
+    scores = batch * rows * columns
     outer = batch * (rows + columns) * depth
-    yield Work(where, op, "matrix", macs, 0, outer + scores)
+    yield Work(where, op, "matrix", scores * depth, 0, outer + scores)
     yield Work(where, op, "heavy", values=2 * scores)
-    yield Work(where, op, "matrix", macs, 0, scores + outer)
+    yield Work(where, op, "matrix", scores * depth, 0, scores + outer)
 
 
 def _stride(node: Node) -> int:

@@ -2,9 +2,9 @@
 
 A depthwise convolution of more than 25 taps it runs as one small matrix product for each channel:
 in eight bits twenty times slower than in float, and in float five times slower than it need be. And
-where a step of a sum is more than 256 steps of the result, it refuses the whole model.
-
-And it leaves hard swishes of eight bits to LiteRT, where they are most of MobileNetV3's time.
+where a step of a sum is more than 256 steps of the result, it refuses the whole model. Hard swishes
+of eight bits it leaves to LiteRT, where they are most of MobileNetV3's time, and attention, and
+pools.
 
 Such an operator computes in float between the same integers. A product of two integers of eight
 bits is exact there, and so are their sums up to 2²⁴, so that the result is the program's own; a
@@ -51,10 +51,8 @@ def _linear(module: GraphModule) -> int:
     for node in found:
         weight = node.args[1]
         assert isinstance(weight, Node)
-        real = g.dequantized(module, weight)
-        with module.graph.inserting_before(node):
-            plain = g.add_constant(module, node, f"{node.name}_real", real)
-        node.replace_input_with(weight, plain)
+        real = g.add_constant(module, node, f"{node.name}_real", g.dequantized(module, weight))
+        node.replace_input_with(weight, real)
     module.graph.eliminate_dead_code()
     return len(found)
 
@@ -115,30 +113,24 @@ def strips(module: GraphModule) -> None:
 
 def _one_filter_each(module: GraphModule, node: Node) -> None:
     """Give each filter a channel of its own, where several share one, in place."""
-    source = node.args[0]
-    assert isinstance(source, Node)
-    *_, groups = _options(node)
+    source, weight, bias, *window, groups = _arguments(node)
     filters = g.shape_of(node)[1]
     if filters == groups:
         return
     channels = torch.arange(groups).repeat_interleave(filters // groups)
+    places = g.add_constant(module, node, f"{node.name}_channels", channels)
     with module.graph.inserting_before(node):
-        places = g.add_constant(module, node, f"{node.name}_channels", channels)
         repeated = module.graph.call_function(aten.index_select.default, (source, 1, places))
     batch, _, *size = g.shape_of(source)
     repeated.meta["val"] = source.meta["val"].new_empty((batch, filters, *size))
-    stride, padding, dilation, _ = _options(node)
-    bias = node.args[2] if len(node.args) > 2 else None
-    node.args = (repeated, node.args[1], bias, stride, padding, dilation, filters)
+    node.args = (repeated, weight, bias, *window, filters)
 
 
 def _is_wide(node: Node) -> bool:
     if node.target is not aten.conv2d.default:
         return False
-    weight = node.args[1]
-    assert isinstance(weight, Node)
+    _, weight, _, _, padding, dilation, groups = _arguments(node)
     _, inputs, rows, columns = g.shape_of(weight)
-    _, padding, dilation, groups = _options(node)
     plain = not isinstance(padding, str) and g.pair(dilation) == (1, 1)
     depthwise = inputs == 1 and groups > 1
     return plain and depthwise and rows * columns > _TAPS >= columns and rows > 1
@@ -156,10 +148,7 @@ def _is_steep(module: GraphModule, node: Node) -> bool:
 
 
 def _in_strips(module: GraphModule, node: Node) -> None:
-    source, weight, *_ = node.args
-    assert isinstance(source, Node) and isinstance(weight, Node)
-    stride, padding, _, groups = _options(node)
-    bias = node.args[2] if len(node.args) > 2 else None
+    source, weight, bias, stride, padding, _, groups = _arguments(node)
     (down, right), kernel = g.pair(padding), g.constant(module, weight)
     rows, columns = kernel.shape[2:]
     height, tall = g.shape_of(source)[2] + 2 * down, _TAPS // columns
@@ -185,9 +174,7 @@ def _in_strips(module: GraphModule, node: Node) -> None:
     graph.erase_node(node)
 
 
-def _options(node: Node) -> tuple[Any, Any, Any, Any]:
-    """Stride, padding, dilation and groups."""
-    given = list(node.args[3:7])
-    defaults: list[Any] = [[1, 1], [0, 0], [1, 1], 1]
-    stride, padding, dilation, groups = given + defaults[len(given) :]
-    return stride, padding, dilation, groups
+def _arguments(node: Node) -> tuple[Any, ...]:
+    """Input, weight, bias, stride, padding, dilation and groups of a convolution of images."""
+    defaults = (None, [1, 1], [0, 0], [1, 1], 1)
+    return (*node.args, *defaults[len(node.args) - 2 :])

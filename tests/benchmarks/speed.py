@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import track
 
 from edgemix import files
+from edgemix.latency.board import runtimes
 from edgemix.latency.host import environment
 
 RESULTS = Path(__file__).with_name("speed.json")
@@ -42,7 +43,6 @@ SYSTEMS = {
 _SAMPLES, _ROUNDS = 8, 30
 
 app = typer.Typer(add_completion=False, help=__doc__)
-Call = Callable[[], object]
 
 
 @app.command()
@@ -150,10 +150,10 @@ def _measured(place: Path) -> Mapping[str, float]:
             ("peer", f"peer.{suffix}"),
         )
     }
-    calls: dict[str, Call] = {}
+    calls: dict[str, Callable[[], object]] = {}
     for name, path in artifacts.items():
         try:
-            calls[name] = _onnx(path) if path.suffix == ".onnx" else _tflite(path)
+            calls[name] = next(runtimes.cases(str(path), threads=1)).call
         except Exception as error:  # what a runtime refuses is a result
             print(f"{place.name}, {name}: {str(error).splitlines()[0][:120]}", file=sys.stderr)
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -164,28 +164,6 @@ def _measured(place: Path) -> Mapping[str, float]:
             if turn >= 3:
                 times[name].append((time.perf_counter_ns() - start) / 1e6)
     return {name: round(median(own), 3) for name, own in times.items()}
-
-
-def _onnx(path: Path) -> Call:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    types = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8}
-    feed = {i.name: np.zeros(i.shape, types[i.type]) for i in session.get_inputs()}
-    return lambda: session.run(None, feed)
-
-
-def _tflite(path: Path) -> Call:
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(path), num_threads=1)
-    interpreter.allocate_tensors()
-    for detail in interpreter.get_input_details():
-        interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
-    call: Call = interpreter.invoke
-    return call
 
 
 if __name__ == "__main__":

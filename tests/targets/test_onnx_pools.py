@@ -8,21 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgemix import targets
-from edgemix.order import Order, Silence
-from edgemix.program import Origin, Program
-from edgemix.quantizing import quantized
+from edgemix.program import Program
 from edgemix.targets.real import pools
-
-
-def _made(layer: nn.Module, x: Tensor, folder: Path) -> Program:
-    program = Program.trace(nn.Sequential(layer), (x[:1],), Origin("a test"))
-    np.save(folder / "x.npy", x.numpy())
-    data = str(folder / "x.npy")
-    order = Order(source="x", targets=("onnx",), out=folder, calibrate=data, evaluate=data)
-    return quantized(order, program, [targets.load("onnx")], Silence()).quantized
 
 
 @pytest.mark.parametrize(
@@ -35,19 +25,21 @@ def _made(layer: nn.Module, x: Tensor, folder: Path) -> Program:
         nn.AvgPool2d(7),
     ],
 )
-def test_half_of_twice_changes_no_bit(layer: nn.Module, tmp_path: Path) -> None:
+def test_half_of_twice_changes_no_bit(
+    layer: nn.Module, quantize_by: Callable[..., Program]
+) -> None:
     x = torch.randn(4, 3, 15, 14)
-    made = _made(layer, x, tmp_path)
+    made = quantize_by(nn.Sequential(layer), x, "int8")
     module = made.module()
     assert pools(module) == 1
     assert torch.equal(made.with_module(module).run(x)[0], made.run(x)[0])
 
 
 def test_onnx_runtime_makes_no_integer_pool_of_it(
-    tmp_path: Path, program_file: Callable[[Program], Path]
+    tmp_path: Path, program_file: Callable[[Program], Path], quantize_by: Callable[..., Program]
 ) -> None:
     x = torch.randn(8, 4, 12, 12)
-    made = _made(nn.AvgPool2d(3, 1, 1, count_include_pad=False), x, tmp_path)
+    made = quantize_by(nn.Sequential(nn.AvgPool2d(3, 1, 1, count_include_pad=False)), x, "int8")
     target = targets.load("onnx")
     folder = tmp_path / "onnx"
     folder.mkdir()

@@ -13,9 +13,7 @@ from torch import Tensor, nn
 
 from edgemix import targets
 from edgemix.graph import aten
-from edgemix.order import Order, Silence
 from edgemix.program import Origin, Program
-from edgemix.quantizing import quantized
 from edgemix.targets.tflite.kernels import between_integers, strips
 
 
@@ -77,8 +75,6 @@ def test_others_stay_whole(layer: nn.Module) -> None:
 
 
 class _Wide(nn.Module):
-    """A wide depthwise convolution, and a product whose result is much smaller than its terms."""
-
     def __init__(self) -> None:
         super().__init__()
         self.wide = nn.Conv2d(8, 8, 7, padding=3, groups=8)
@@ -89,22 +85,12 @@ class _Wide(nn.Module):
         return y
 
 
-def _quantized(program: Program, x: Tensor, folder: Path) -> Program:
-    file = folder / "x.npy"
-    np.save(file, x.numpy())
-    order = Order(
-        source="x", targets=("tflite",), out=folder, calibrate=str(file), evaluate=str(file)
-    )
-    return quantized(order, program, [targets.load("tflite")], Silence()).quantized
-
-
 def test_the_artifact_gives_the_programs_integers(
-    tmp_path: Path, program_file: Callable[[Program], Path]
+    tmp_path: Path, program_file: Callable[[Program], Path], quantize_by: Callable[..., Program]
 ) -> None:
     torch.manual_seed(0)
-    source = _program(_Wide(), 1, 8, 12, 12)
     x = torch.randn(16, 8, 12, 12)
-    made = _quantized(source, x, tmp_path)
+    made = quantize_by(_Wide(), x, "int8")
     target = targets.load("tflite")
     assert between_integers(made.module()) == {"linear operators in float": 1}
     folder = tmp_path / "tflite"
@@ -117,6 +103,19 @@ def test_the_artifact_gives_the_programs_integers(
     scale = made.output_encodings[0].scale[0]  # type: ignore[union-attr]
     assert abs(found[0] - expected).max() <= 1.01 * scale
     assert all(op.kept for op in target.audit(artifact, folder))
+
+
+def test_a_sum_whose_steps_are_steps_by_the_hundred_of_its_result_is_float(
+    quantize_by: Callable[..., Program],
+) -> None:
+    difference = nn.Linear(2, 1, bias=False)
+    difference.weight.data = torch.tensor([[1.0, -1.0]])
+    x = 100 * torch.randn(64, 1).repeat(1, 2) + 1e-3 * torch.randn(64, 2)
+    assert between_integers(quantize_by(difference, x, "int8").module()) == {
+        "linear operators in float": 1
+    }
+    plain = quantize_by(nn.Linear(2, 1), torch.randn(64, 2), "int8")
+    assert between_integers(plain.module()) == {}
 
 
 class _Attention(nn.Module):
@@ -136,12 +135,16 @@ class _Attention(nn.Module):
     ],
 )
 def test_what_has_no_good_integer_kernel_is_float_between_integers(
-    layer: nn.Module, runs: str, tmp_path: Path, program_file: Callable[[Program], Path]
+    layer: nn.Module,
+    runs: str,
+    tmp_path: Path,
+    program_file: Callable[[Program], Path],
+    quantize_by: Callable[..., Program],
 ) -> None:
     torch.manual_seed(0)
     x = torch.randn(8, 3, 8, 8)
     layers = nn.Sequential(nn.Conv2d(3, 8, 3), layer, nn.Conv2d(8, 2, 1))
-    made = _quantized(_program(layers, 1, 3, 8, 8), x, tmp_path)
+    made = quantize_by(layers, x, "int8")
     target = targets.load("tflite")
     folder = tmp_path / "tflite"
     folder.mkdir()
