@@ -276,19 +276,30 @@ class Program:
         """Zeros of the shapes that the graph takes."""
         return tuple(torch.zeros(spec.shape) for spec in self.takes)
 
-    def with_module(self, module: GraphModule, *steps: Step) -> Program:
-        """The program whose graph is ``module``, made by steps: the same interface.
+    def with_module(
+        self, module: GraphModule, *steps: Step, states: tuple[StateSpec, ...] | None = None
+    ) -> Program:
+        """The program whose graph is ``module``, made by steps: the same inputs and outputs.
+
+        Args:
+            module: the new graph.
+            steps: what made it.
+            states: those of the new graph; None: those of this program.
 
         Raises:
             EdgemixError: inputs or outputs changed.
         """
         module.graph.lint()
         module.recompile()
-        exported = export(module, self.example())
+        wanted = self
+        if states is not None:
+            wanted = replace(self, states=states)
+            module = g.flat(module)  # the given one checks the shapes that it was exported with
+        exported = export(module, wanted.example())
         copy_origins(module, exported)
-        program = Program.from_exported(exported, self.origin, states=self.states)
+        program = Program.from_exported(exported, self.origin, states=wanted.states)
         if [s.shape for s in program.takes + program.gives] != [
-            s.shape for s in self.takes + self.gives
+            s.shape for s in wanted.takes + wanted.gives
         ]:
             names = ", ".join(step.name for step in steps)
             raise EdgemixError(f"the step {names} changed the program's inputs or outputs")

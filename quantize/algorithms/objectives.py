@@ -19,13 +19,12 @@ from torch.fx import Node
 
 from edgemix import graph as g
 from edgemix.graph import aten
+from edgemix.quantize.columns import columns
 from edgemix.quantize.draft import Draft
 from edgemix.quantize.insert import Edge
 from edgemix.quantize.simulate import RoundedConstant, Simulation
 
 SAMPLES = 256
-_UNFOLDED = 1 << 20
-"""Values at once: 4 MB, which stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -165,25 +164,9 @@ def _second_moment(node: Node, x: Tensor) -> Tensor:
     if node.target is aten.linear.default:
         rows = x.reshape(-1, x.shape[-1])
         return (rows.T @ rows)[None]
-    weight: Any = node.args[1]
-    shape = g.shape_of(weight)
-    options: list[Any] = [*node.args[3:], *[None] * 4]
-    stride, padding, dilation, groups = options[:4]
-    if len(shape) == 3:  # a convolution over one axis is one over an image of one row
-        x = x.unsqueeze(2)
-        shape = (*shape[:2], 1, shape[2])
-        stride, dilation = [1, *(stride or [1])], [1, *(dilation or [1])]
-        padding = [0, *(padding or [0])]
-    parts, side = int(groups or 1), shape[1] * shape[2] * shape[3]
-    moment = torch.zeros(parts, side, side)
-    # Unfolding repeats every value for every weight of the kernel: a few samples at a time.
-    few = max(_UNFOLDED // (x[0].numel() * shape[2] * shape[3]), 1)
-    for some in torch.split(x, few):
-        columns = torch.nn.functional.unfold(
-            some, shape[2:], dilation or 1, padding or 0, stride or 1
-        )
-        columns = columns.reshape(len(some), parts, side, -1)
-        moment += torch.einsum("ngcl,ngdl->gcd", columns, columns)
+    moment = torch.zeros(())
+    for part in columns(node, x):
+        moment = moment + torch.einsum("ngcl,ngdl->gcd", part, part)
     return moment
 
 

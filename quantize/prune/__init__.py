@@ -1,0 +1,1 @@
+"""Pruning after training: smaller dense models, sparse weights, factors, fewer tokens."""

@@ -1,0 +1,90 @@
+"""How much every width loses, for a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgemix.errors import InputError
+from edgemix.quantize.prune.curves import Curve
+from edgemix.quantize.prune.cut import Keep
+from edgemix.quantize.prune.size import Terms
+
+_LEAP = 16
+"""The largest part of a width that goes at once."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a width keeps at least."""
+
+    least: float = 0.1
+    """Share of each width that stays."""
+    multiple: int = 1
+    """Widths stay multiples of this, where they were."""
+    fixed: frozenset[str] = frozenset()
+    """Widths, by name, that lose nothing."""
+
+    def removable(self, curve: Curve) -> int:
+        """How many units a width may lose."""
+        count = len(curve.order)
+        if curve.group.name in self.fixed:
+            return 0
+        step = self.step(curve)
+        stays = max(math.ceil(self.least * count), 1)
+        return (count - stays) // step * step
+
+    def step(self, curve: Curve) -> int:
+        """How many units go together."""
+        return self.multiple if len(curve.order) % self.multiple == 0 else 1
+
+
+def allocate(
+    curves: Sequence[Curve], terms: Terms, keep: Keep, budget: float, limits: Limits
+) -> Keep:
+    """Which units stay so that the total keeps within a budget, at the least cost.
+
+    Units go in the order of their curves, always those of the width whose loss buys most: cost by
+    what it saves of the total.
+
+    Raises:
+        InputError: all that may go does not suffice; the message says how far it goes.
+    """
+    keep = keep.copy()
+    gone = [0] * len(curves)
+    most = [limits.removable(curve) for curve in curves]
+    floor = keep.copy()
+    for curve, count in zip(curves, most, strict=True):
+        floor[curve.order[:count]] = False
+    if (least := terms.total(floor)) > budget:
+        share = least / terms.total(keep)
+        raise InputError(
+            f"the budget cannot be met: {share:.1%} is the least that pruning leaves",
+            do="ask for less, lower what each width keeps (--least), or exclude fewer layers",
+        )
+    while terms.total(keep) > budget:
+        slopes = terms.slopes(keep)
+        best, chosen = math.inf, (0, 0)
+        for i, curve in enumerate(curves):
+            step = limits.step(curve)
+            leap = max(len(curve.order) // _LEAP // step, 1) * step
+            for count in {step, leap}:
+                end = gone[i] + count
+                if end > most[i]:
+                    continue
+                saved = slopes[curve.order[gone[i] : end]].sum()
+                price = (curve.cost[end] - curve.cost[gone[i]]) / max(saved, 1e-9)
+                if price < best:
+                    best, chosen = price, (i, end)
+        i, end = chosen
+        keep[curves[i].order[gone[i] : end]] = False
+        gone[i] = end
+    return keep
+
+
+def kept(curves: Sequence[Curve], keep: Keep) -> list[tuple[str, int, int]]:
+    """Every width by name, before and after."""
+    return [(c.group.name, len(c.order), int(np.sum(keep[c.order]))) for c in curves]
