@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edgemix.quantize.levels import Quality
+from edgemix.quantize.prune.recipe import Pruning
 from edgemix.targets.coreml.shipping import Shipping
 from edgemix.targets.fpga.hardware import Hardware
 
@@ -27,6 +28,8 @@ class Order:
     """None: ``int8`` or, for a source that comes quantized, as it is."""
     quality: Quality | None = None
     """The algorithms that improve it; None: those that the recipe names."""
+    pruning: Pruning | None = None
+    """What is cut before it is quantized; None: nothing."""
     bits: str | None = None
     """``w4a8``: widths of weights and activations in place of the recipe's; None leaves them."""
     samples: int = 512

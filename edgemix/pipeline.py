@@ -101,7 +101,7 @@ def deploy(
     further = _further(order, source, say)
     shipping = replace(order.shipping, shapes=further)
     chosen = [targets.load(name, order.hardware, shipping) for name in names]
-    made = quantized(order, source, chosen, say)
+    made = quantized(order, source, chosen, say, held_out, devices, estimator)
     program, coded = made.program, made.quantized
     contracts = {t.name: asked.get(t.name) or t.promise(coded) for t in chosen}
     x = held_out.tensor()
@@ -203,6 +203,7 @@ def deploy(
                 program_accuracy=_accuracy(expected, held_out),
                 program_sqnr_db=proof.sqnr_db(float_outputs, expected),
             ),
+            pruning=made.pruning,
             effects=tuple(schema.Effect(**asdict(e)) for e in made.effects),
             layers=tuple(_layer(q) for q in layers),
             states=() if endurance is None else endurance.results(),

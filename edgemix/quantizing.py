@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +15,10 @@ from edgemix import endurance as endure
 from edgemix import graph as g
 from edgemix.data import Data
 from edgemix.errors import InputError, UnsupportedError
+from edgemix.latency.estimator import Device, Estimator
 from edgemix.order import Listener, Order
 from edgemix.program import Program
+from edgemix.pruning import Gauge, pruned
 from edgemix.quantize.calibrate import Calibration, DataPrint, calibrate, fingerprint
 from edgemix.quantize.convert import quantize
 from edgemix.quantize.effect import Effect
@@ -26,6 +28,9 @@ from edgemix.quantize.levels import QUALITY
 from edgemix.quantize.quality import Quantized, finish
 from edgemix.quantize.recipe import Recipe
 from edgemix.quantize.strip import strip
+from edgemix.remedies import weight_bytes
+from edgemix.report.schema import PruningResult
+from edgemix.targets import FPGA
 from edgemix.targets.base import Target
 
 BATCH = 64
@@ -49,6 +54,8 @@ class Outcome:
     calibration: Calibration | None = None
     """None where the source came quantized; so is ``data``."""
     data: Data | None = None
+    pruning: PruningResult | None = None
+    """None: nothing was cut."""
 
     def warnings(self) -> Iterator[str]:
         """What to know about the calibration."""
@@ -89,8 +96,25 @@ def recipe_of(order: Order) -> Recipe:
     return recipe
 
 
-def quantized(order: Order, source: Program, chosen: list[Target], say: Listener) -> Outcome:
+def quantized(
+    order: Order,
+    source: Program,
+    chosen: list[Target],
+    say: Listener,
+    held_out: Data | None = None,
+    devices: Mapping[str, Device] | None = None,
+    estimator: Estimator | None = None,
+) -> Outcome:
     """The quantized program of a source, as an order wants it.
+
+    Args:
+        order: what is wanted.
+        source: the model.
+        chosen: the targets that must take it.
+        say: hears of the progress.
+        held_out: what pruning's curve is measured on; None: the calibration data.
+        devices: whose times a pruning's budget may be about.
+        estimator: who estimates these times.
 
     Raises:
         InputError: the data cannot be used, or the order asks for something of a source that came
@@ -109,6 +133,11 @@ def quantized(order: Order, source: Program, chosen: list[Target], say: Listener
         samples = _streamed(samples, order)
     with say.step("rewrite"):
         program = shift_leaks(rewrites.standard(source, recipe.split), recipe.shift_leaks)
+    cut = None
+    if order.pruning is not None and order.pruning.budget is not None:
+        gauge = _gauge(recipe, samples, chosen, devices or {}, estimator)
+        cut = pruned(program, order.pruning, samples, held_out or samples, gauge, say)
+        program = cut.program
     # A rehearsal on one batch: what a target cannot take is said before the long work.
     with say.step("check targets"):
         size = program.inputs[0].shape[0]
@@ -122,13 +151,38 @@ def quantized(order: Order, source: Program, chosen: list[Target], say: Listener
         program, calibration = equalized, _calibration(order, equalized, samples, say)
     made = _finished(program, calibration, recipe, few, say).after(effects)
     used = made.recipe.model_dump(mode="json")
-    return Outcome(program, made.program, used, made.effects, calibration, samples)
+    result = None if cut is None else cut.result
+    return Outcome(program, made.program, used, made.effects, calibration, samples, result)
+
+
+def _gauge(
+    recipe: Recipe,
+    samples: Data,
+    chosen: list[Target],
+    devices: Mapping[str, Device],
+    estimator: Estimator | None,
+) -> Gauge:
+    """Says what the first target makes of a program, quantized as the order wants it."""
+
+    def rehearsed(program: Program) -> Program:
+        size = program.inputs[0].shape[0]
+        return quantize(program, calibrate(program, samples.batches(size, size)), recipe)
+
+    return Gauge(
+        devices,
+        estimator,
+        next((t for t in chosen if t.name in FPGA), None),
+        rehearsed,
+        lambda program: weight_bytes(program, recipe, chosen[0].name),
+        tuple(t.name for t in chosen),
+    )
 
 
 def _as_it_came(order: Order, source: Program, chosen: list[Target], say: Listener) -> Outcome:
-    if (order.recipe, order.quality, order.bits) != (None, None, None):
+    if (order.recipe, order.quality, order.bits, order.pruning) != (None, None, None, None):
         raise InputError(
-            f"{order.source} is quantized already", do="leave --recipe, --quality and --bits out"
+            f"{order.source} is quantized already",
+            do="leave --recipe, --quality, --bits and --prune out",
         )
     with say.step("check targets"):
         program = rewrites.standard(source)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgemix.latency.budget import Verdict
     from edgemix.latency.resources import Resources
     from edgemix.measuring import Measured
-    from edgemix.report.schema import Report, TargetResult, VerdictResult
+    from edgemix.report.schema import PruningResult, Report, TargetResult, VerdictResult
     from edgemix.synthesis import Found
 
 out = Console()
@@ -73,6 +73,8 @@ def print_report(report: Report) -> None:
         out.print(_worst(report))
     if report.states:
         out.print(_states(report))
+    if report.pruning is not None:
+        out.print(_cut(report.pruning), markup=False, highlight=False, soft_wrap=True)
     for warning in report.warnings:
         out.print(f"note: {warning}", style="yellow", markup=False, highlight=False,
                   soft_wrap=True)  # fmt: skip
@@ -87,6 +89,17 @@ def print_report(report: Report) -> None:
             out.print(f"{target.title} {layer}: {note}", markup=False, highlight=False,
                       soft_wrap=True)  # fmt: skip
     print_failures(report)
+
+
+def _cut(pruning: PruningResult) -> str:
+    whole, now = pruning.points[0], next(p for p in pruning.points if p.chosen)
+    found = (
+        f"pruned to {now.macs / whole.macs:.1%} of {whole.macs:,} multiply-accumulates and "
+        f"{now.parameters / whole.parameters:.1%} of {whole.parameters:,} weights"
+    )
+    if now.accuracy is not None and whole.accuracy is not None:
+        found += f": accuracy {whole.accuracy:.2%} → {now.accuracy:.2%} in float"
+    return found
 
 
 def results_table(report: Report) -> Table:

@@ -11,6 +11,7 @@ import typer
 
 from edgemix.errors import EXIT_GATE, InputError
 from edgemix.quantize.levels import Quality
+from edgemix.quantize.prune.recipe import Pruning
 from edgemix.shapes import parse as input_shapes
 from edgemix.targets.coreml.shipping import Image, Shipping
 from edgemix.targets.coreml.shipping import batches as batch_sizes
@@ -55,6 +56,14 @@ def deploy(
         typer.Option(
             help="int8 (default), int8-float-io, w8, int16x8, w4a8, w6a6, w4a4, mixed, fixed8, "
             "fixed-auto, fixed<W,I>, or a recipe's .toml file."
+        ),
+    ] = None,
+    prune: Annotated[
+        str | None,
+        typer.Option(
+            help="Cut the model before it is quantized: to a share of its multiply-accumulates "
+            "like 50%, or parameters=40%, size=500kB, iphone12=1.5ms; or a .toml file with the "
+            "options of `edgemix prune`."
         ),
     ] = None,
     quality: Annotated[
@@ -120,7 +129,8 @@ def deploy(
         ),
     ] = None,
     max_drop: Annotated[
-        float, typer.Option(min=0, help="Accuracy that quantization may cost, in points.")
+        float,
+        typer.Option(min=0, help="Accuracy that all of it may cost, in points."),
     ] = 1.0,
     threads: Annotated[int, typer.Option(min=1, help="Threads for latency measurements.")] = 1,
     part: Annotated[
@@ -216,6 +226,7 @@ def deploy(
         evaluate=evaluate or calibrate or "",
         recipe=recipe,
         quality=quality,
+        pruning=None if prune is None else Pruning.load(prune),
         bits=bits,
         samples=samples,
         evaluate_samples=evaluate_samples,

@@ -25,6 +25,6 @@ Options on the command line win over the file.
 """
 
 from edgemix.deployment.over import over
-from edgemix.deployment.read import Deployment, importable, parse, read
+from edgemix.deployment.read import NONE, Deployment, importable, parse, read
 
-__all__ = ["Deployment", "importable", "over", "parse", "read"]
+__all__ = ["NONE", "Deployment", "importable", "over", "parse", "read"]

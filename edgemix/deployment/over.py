@@ -9,7 +9,8 @@ from typing import Any
 from edgemix.order import Order
 
 FIELDS = {
-    "to": "targets", "device": "devices", "budget": "budgets", "contract": "contracts",
+    "to": "targets", "prune": "pruning", "device": "devices", "budget": "budgets",
+    "contract": "contracts",
     "part": "hardware.part", "clock": "hardware.clock_ns", "backend": "hardware.backend",
     "io": "hardware.interface", "reuse": "hardware.reuse", "strategy": "hardware.strategy",
     "layer": "hardware.layers", "image": "shipping.image", "batches": "shipping.batches",

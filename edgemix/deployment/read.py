@@ -25,6 +25,7 @@ from edgemix.latency.budget import LATENCY, SIZE, Budget
 from edgemix.latency.resources import RESOURCES
 from edgemix.order import Order
 from edgemix.proof import Contract
+from edgemix.quantize.prune.recipe import Goal
 from edgemix.quantize.recipe import Recipe
 from edgemix.shapes import parse as input_shapes
 from edgemix.targets.coreml.shipping import Image, Shipping
@@ -33,6 +34,8 @@ from edgemix.targets.fpga.parts import period_ns
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _BUDGET_KEYS = (LATENCY, SIZE, *RESOURCES, "max_drop", "contract")
+NONE = "none"
+"""What a search may vary to: the quality without algorithms, the model as it is."""
 _TOML_PLACE = re.compile(r"(.*) \(at line (\d+), column \d+\)")
 
 
@@ -172,6 +175,7 @@ def _order(source: _Source, file: schema.File, out: Path) -> Order:
         evaluate=evaluate or calibrate or "",
         recipe=chosen or recipe.name,
         quality=recipe.quality,
+        pruning=file.pruning,
         bits=recipe.bits,
         samples=data.samples,
         evaluate_samples=data.evaluate_samples,
@@ -285,6 +289,10 @@ def _search(source: _Source, file: schema.File, folder: Path) -> schema.Search |
     for i, bits in enumerate(file.search.bits):
         with source.at("search", "bits", i):
             Recipe.load("int8").in_bits(bits)
+    for i, budget in enumerate(file.search.pruning):
+        with source.at("search", "pruning", i):
+            if budget != NONE:
+                Goal.parse(budget)
     variants = [
         v.model_copy(update={"source": model_source(v.source, folder), "name": v.name or v.source})
         for v in file.search.variants

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgemix.quantize.levels import Quality
+from edgemix.quantize.prune.recipe import Pruning
 from edgemix.targets.fpga.hardware import Backend, Interface, Strategy
 
 
@@ -107,15 +108,10 @@ class Search(Table):
     quality: list[Quality | Literal["none"]] = Field(default=[], min_length=1)
     bits: list[str] = Field(default=[], min_length=1)
     variants: list[Variant] = Field(default=[], min_length=1)
-    pruning: Any = None
+    pruning: list[str] = Field(default=[], min_length=1)
+    """Budgets like ``50%``, or ``none``."""
     objectives: list[str] = Field(default=[], min_length=1)
     """Of ``loss``, ``size``, targets and devices; none given: all that there are."""
-
-    @model_validator(mode="after")
-    def _no_pruning(self) -> Self:
-        if self.pruning is not None:
-            raise ValueError("pruning is not there yet")
-        return self
 
 
 class File(Table):
@@ -128,6 +124,7 @@ class File(Table):
     model: Model
     data: Data
     recipe: Recipe = Recipe()
+    pruning: Pruning | None = None
     hardware: Hardware = Hardware()
     coreml: CoreML = CoreML()
     budget: dict[str, Any] = {}

@@ -12,7 +12,7 @@ from edgemix.latency.profile import Profile
 from edgemix.latency.samples import FLAGS
 from edgemix.latency.units import duration
 from edgemix.report import plots
-from edgemix.report.schema import Report, TargetResult
+from edgemix.report.schema import PruningReport, Report, TargetResult
 
 
 def render(report: Report) -> str:
@@ -37,6 +37,11 @@ def render_profile(profile: Profile) -> str:
     return _template("profile.html.jinja").render(
         p=profile, plots=plots, notes=(*profile.notes, *flags), worst=_BARS
     )
+
+
+def render_pruning(report: PruningReport) -> str:
+    """What pruning cost and saved, as one page."""
+    return _template("pruning.html.jinja").render(r=report, plots=plots)
 
 
 _WORST = 12

@@ -8,7 +8,7 @@ from markupsafe import Markup, escape
 
 from edgemix.latency.profile import Profile
 from edgemix.latency.units import duration
-from edgemix.report.schema import Effect, Layer, Precision, StateResult
+from edgemix.report.schema import Effect, Layer, Precision, PrunedPoint, StateResult
 
 ROW = 20
 LABEL = 250
@@ -162,6 +162,70 @@ def growth(states: tuple[StateResult, ...]) -> Markup:
             f'<polyline class="{kind}" points="{points}"/>'
             f'<text class="value" x="{LABEL + PLOT + 8}" y="{base - 4}">{found}</text></g>'
         )
+    parts.append("</svg>")
+    return Markup("".join(parts))
+
+
+_TALL = 260
+
+
+def trade_off(points: tuple[PrunedPoint, ...]) -> Markup:
+    """What pruning costs: accuracy, or SQNR without labels, over the share of the whole's work.
+
+    The chosen point stands out; without labels the whole model, which has no error, is not drawn.
+    """
+    labelled = all(p.accuracy is not None for p in points)
+    values = ((p, p.sqnr_db if p.accuracy is None else 100 * p.accuracy) for p in points)
+    shown = [(p, v) for p, v in values if v is not None]
+    if len(shown) < 2:
+        return Markup("")
+    low, high = min(v for _, v in shown), max(v for _, v in shown)
+    room = max(0.08 * (high - low), 0.5)
+    low, high = low - room, high + room
+    whole = max(p.macs for p in points)
+    left, right, bottom = 70, LABEL + PLOT + 40, _TALL - 44
+
+    def place(point: PrunedPoint, y: float) -> tuple[float, float]:
+        return (
+            left + (right - left) * point.macs / whole,
+            12 + (bottom - 12) * (high - y) / (high - low),
+        )
+
+    parts = [
+        f'<svg class="plot" viewBox="0 0 {LABEL + PLOT + 70} {_TALL}" role="img" '
+        f'aria-label="{"accuracy" if labelled else "SQNR"} over multiply-accumulates">'
+    ]
+    for i in range(5):
+        y = low + (high - low) * i / 4
+        at = 12 + (bottom - 12) * (high - y) / (high - low)
+        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(
+            f'<text class="tick" x="{left - 8}" y="{at + 4:.1f}" text-anchor="end">{y:.1f}</text>'
+        )
+    for i in range(5):
+        x = left + (right - left) * i / 4
+        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="12" y2="{bottom}"/>')
+        parts.append(
+            f'<text class="tick" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{25 * i} %</text>'
+        )
+    title = "accuracy in %" if labelled else "SQNR in dB"
+    parts.append(
+        f'<text class="tick" x="{right}" y="{_TALL - 8}" text-anchor="end">multiply-accumulates, of {whole:,}; up: {title}</text>'
+    )
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*entry) for entry in shown))
+    parts.append(f'<polyline class="curve" points="{line}"/>')
+    for point, y in shown:
+        x, at = place(point, y)
+        text = f"{point.asked}: {y:.2f}, {point.macs:,} MACs, {point.parameters:,} weights"
+        kind = "worst" if point.chosen else "bar"
+        parts.append(
+            f'<circle class="{kind}" cx="{x:.1f}" cy="{at:.1f}" r="{6 if point.chosen else 4}">'
+            f"<title>{escape(text)}</title></circle>"
+        )
+        if point.chosen:
+            parts.append(
+                f'<text class="value" x="{x:.1f}" y="{at - 10:.1f}" text-anchor="middle">chosen: {y:.2f}</text>'
+            )
     parts.append("</svg>")
     return Markup("".join(parts))
 

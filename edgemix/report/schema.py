@@ -118,6 +118,41 @@ class File(_Frozen):
     sha256: str
 
 
+class Width(_Frozen):
+    """One width of the model that shrank."""
+
+    name: str
+    before: int
+    after: int
+
+
+class PrunedPoint(_Frozen):
+    """A program on the curve from the whole model to the smallest."""
+
+    asked: str
+    chosen: bool
+    macs: int
+    parameters: int
+    accuracy: float | None
+    sqnr_db: float | None
+    """Of its outputs against the whole model's; None: identical."""
+    times_ms: dict[str, float]
+    """Estimated, by device."""
+
+
+class PruningResult(_Frozen):
+    """What was cut out of the model before it was quantized."""
+
+    asked: dict[str, Any]
+    calibration: str
+    samples: int
+    evaluation: str
+    widths: tuple[Width, ...]
+    points: tuple[PrunedPoint, ...]
+    blind: tuple[str, ...]
+    """Operators that pruning does not see through."""
+
+
 class FidelityResult(_Frozen):
     """An artifact against the program."""
 
@@ -217,6 +252,16 @@ class TargetResult(_Frozen):
     replay: str
 
 
+class PruningReport(_Frozen):
+    """Everything about a pruned program."""
+
+    schema_version: Literal[1] = 1
+    edgemix: str
+    command: str
+    model: Model
+    pruning: PruningResult
+
+
 class Report(_Frozen):
     """Everything about one deployment."""
 
@@ -228,6 +273,8 @@ class Report(_Frozen):
     calibration: CalibrationData | None = None
     """None: the model came quantized."""
     evaluation: Evaluation
+    pruning: PruningResult | None = None
+    """None: nothing was cut."""
     effects: tuple[Effect, ...] = ()
     """What the recipe's algorithms did, in their order."""
     layers: tuple[Layer, ...]

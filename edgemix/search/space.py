@@ -8,15 +8,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from edgemix.deployment import Deployment
+from edgemix.deployment import NONE, Deployment
 from edgemix.deployment.schema import Search
 from edgemix.order import Order
+from edgemix.quantize.prune.recipe import Pruning
 
 LOSS, SIZE = "loss", "size"
 TIMED = {"onnx": "measured", "tflite": "measured", "rtl": "simulated"}
 """Targets whose time this machine finds, and how; times on devices are estimated."""
-NONE = "none"
-"""The quality that runs no algorithms but the recipe's own."""
 
 Params = Mapping[str, str]
 
@@ -44,11 +43,12 @@ class Space:
             "recipe": tuple(dict.fromkeys(table.recipes)),
             "quality": tuple(dict.fromkeys(table.quality)),
             "bits": tuple(dict.fromkeys(table.bits)),
+            "pruning": tuple(dict.fromkeys(table.pruning)),
         }
         choices = {name: values for name, values in found.items() if values}
         if not choices:
             raise deployment.locate(
-                ("search",), "it varies nothing", "give recipes, quality, bits or variants"
+                ("search",), "it varies nothing", "give recipes, quality, bits, pruning or variants"
             )
         return cls(choices, _objectives(deployment, table, order))
 
@@ -69,8 +69,17 @@ def chosen(order: Order, table: Search, params: Params, out: Path) -> Order:
         changes["source"] = sources[params["variant"]]
     if "quality" in params:
         changes["quality"] = None if params["quality"] == NONE else params["quality"]
+    if "pruning" in params:
+        changes["pruning"] = _pruned(order.pruning or Pruning(), params["pruning"])
     changes.update({name: params[name] for name in ("recipe", "bits") if name in params})
     return replace(order, **changes)
+
+
+def _pruned(pruning: Pruning, budget: str) -> Pruning | None:
+    """As the order wants it, to another budget; a search draws its own curve."""
+    if budget == NONE:
+        return None
+    return pruning.model_copy(update={"budget": budget, "curve": []})
 
 
 def device_name(text: str) -> str:

@@ -345,6 +345,7 @@ def _about(deployment: Deployment, space: Space) -> dict[str, Any]:
         "model": [o.source, o.step, o.chunk, o.unroll, sources],
         "data": [o.calibrate, o.evaluate, o.samples, o.evaluate_samples, o.stream],
         "recipe": [o.recipe, o.quality, o.bits],
+        "pruning": None if o.pruning is None else o.pruning.model_dump(mode="json"),
         "targets": [list(o.targets), list(o.devices)],
         "choices": {name: list(values) for name, values in space.choices.items()},
         "objectives": list(space.objectives),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from edgemix.quantize.prune.curves import Curve
 from edgemix.quantize.prune.cut import Keep
 from edgemix.quantize.prune.size import Terms
 
+_NARROW = 4
 _LEAP = 16
 """The largest part of a width that goes at once."""
 
@@ -25,21 +27,24 @@ class Limits:
     """Share of each width that stays."""
     multiple: int = 1
     """Widths stay multiples of this, where they were."""
-    fixed: frozenset[str] = frozenset()
-    """Widths, by name, that lose nothing."""
+    keep: tuple[str, ...] = ()
+    """Patterns of modules: a width that one of them has weights of loses nothing."""
 
     def removable(self, curve: Curve) -> int:
         """How many units a width may lose."""
         count = len(curve.order)
-        if curve.group.name in self.fixed:
+        if any(fnmatchcase(m, p) for m in curve.group.modules for p in self.keep):
             return 0
         step = self.step(curve)
         stays = max(math.ceil(self.least * count), 1)
         return (count - stays) // step * step
 
     def step(self, curve: Curve) -> int:
-        """How many units go together."""
-        return self.multiple if len(curve.order) % self.multiple == 0 else 1
+        """How many units go together: narrow widths lose one at a time."""
+        count = len(curve.order)
+        return (
+            self.multiple if count % self.multiple == 0 and count >= _NARROW * self.multiple else 1
+        )
 
 
 def allocate(

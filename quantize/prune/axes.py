@@ -36,7 +36,9 @@ class Group:
     """Units that stand in the same axes: one width of the model."""
 
     name: str
-    """Where the first of its weights comes from."""
+    """The module of the first operator that has weights of it."""
+    modules: frozenset[str]
+    """Those of all such operators."""
     units: Index
 
 
@@ -51,35 +53,30 @@ class Units:
     constants: Mapping[str, Axes]
     """Of every weight, by the attribute that holds it."""
     readers: Mapping[str, g.Where]
-    """Of every weight, the first operator that takes it."""
+    """Of every weight, the first operator that takes it, in the graph's order."""
     halted: tuple[g.Where, ...]
     """Operators that pruning does not see through: what they read keeps its channels."""
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """Units by width, in the order of the weights."""
-        first: dict[int, str] = {}
-        places: dict[int, list[int]] = {}
-        known: dict[bytes, Index] = {}
-        for name, axes in (*self.constants.items(), *self.axes.items()):
+        modules: dict[int, dict[str, None]] = {}
+        places: dict[int, set[int]] = {}
+        known: dict[bytes, int] = {}
+        weights = [
+            (where.module or where.node, self.constants[n]) for n, where in self.readers.items()
+        ]
+        for name, axes in (*weights, *(("", axes) for axes in self.axes.values())):
             for axis in axes:
-                key = axis.tobytes()
-                if not axis.any() or key in known:
-                    continue
-                known[key] = np.unique(axis[axis > 0])
-                for unit in known[key]:
-                    places.setdefault(int(unit), []).append(len(known))
-                    first.setdefault(int(unit), name)
-        widths: dict[tuple[int, ...], list[int]] = {}
+                number = known.setdefault(axis.tobytes(), len(known))
+                for unit in np.unique(axis[axis > 0]).tolist():
+                    places.setdefault(unit, set()).add(number)
+                    modules.setdefault(unit, {}).setdefault(name)
+        widths: dict[frozenset[int], list[int]] = {}
         for unit in sorted(places):
-            widths.setdefault(tuple(places[unit]), []).append(unit)
-        return tuple(
-            Group(self._name(first[units[0]]), np.array(units)) for units in widths.values()
-        )
-
-    def _name(self, constant: str) -> str:
-        where = self.readers[constant]
-        return where.module or where.node
+            widths.setdefault(frozenset(places[unit]), []).append(unit)
+        found = [(list(modules[units[0]]), np.array(units)) for units in widths.values()]
+        return tuple(Group(names[0], frozenset(names) - {""}, units) for names, units in found)
 
     def everything(self) -> npt.NDArray[np.bool_]:
         """That all units are kept: [count + 1]."""
@@ -198,9 +195,10 @@ class Tracer:
             return tuple(ids[axis.ids] for axis in axes)
 
         readers: dict[str, g.Where] = {}
-        for node in self.module.graph.find_nodes(op="get_attr"):
-            for reader in node.users:
-                readers.setdefault(str(node.target), g.where(reader))
+        for node in self.module.graph.nodes:
+            for source in node.all_input_nodes:
+                if source.op == "get_attr" and str(source.target) in self._constants:
+                    readers.setdefault(str(source.target), g.where(node))
         return Units(
             int(cut.sum()),
             {node.name: told(axes) for node, axes in self._of.items()},

@@ -51,7 +51,8 @@ def curves(
     if importance == "refit":
         assert found is not None
         places = tuple(_places(units, program, found))
-        return tuple(_by_refit(group, units, found, places) for group in units.groups)
+        sizes = _magnitude(program, units)
+        return tuple(_by_refit(group, found, places, sizes) for group in units.groups)
     scores = _scores(program, units, importance, found)
     return tuple(_by_score(group, scores) for group in units.groups)
 
@@ -109,17 +110,22 @@ def _places(units: Units, program: Program, found: Observation) -> Iterator[tupl
 
 
 def _by_refit(
-    group: Group, units: Units, found: Observation, places: tuple[tuple[Reader, Index], ...]
+    group: Group,
+    found: Observation,
+    places: tuple[tuple[Reader, Index], ...],
+    sizes: npt.NDArray[np.float64],
 ) -> Curve:
     """Units go where the outputs lose least after the weights that stay are fitted again.
 
     The optimal brain surgeon over whole columns (Hassibi & Stork, NIPS 1992; Kurtic et al.,
     "ZipLM", NeurIPS 2023), each row of a layer weighed by the outputs' squared slope to it.
     """
-    layers = [_Layer(reader, columns, group) for reader, ids in places
+    layers = [_Layer(reader, columns) for reader, ids in places
               if (columns := _columns(ids, group)) is not None]  # fmt: skip
-    if not layers:
+    if not layers and found.slopes[:, group.units].any():
         return _by_slopes(group, found)
+    if not layers:
+        return _by_score(group, sizes)
     left = np.arange(len(group.units))
     at_once = max(1, len(left) // _FEW)
     order: list[int] = []
@@ -145,7 +151,7 @@ def _columns(ids: Index, group: Group) -> Index | None:
 class _Layer:
     """One layer that loses columns while its others make up for them."""
 
-    def __init__(self, reader: Reader, columns: Index, _: Group) -> None:
+    def __init__(self, reader: Reader, columns: Index) -> None:
         moment = reader.covariance.double()
         moment = moment + _DAMPING * moment.diagonal().mean().clamp(min=1e-12) * torch.eye(
             len(moment), dtype=torch.float64

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Interpreter, Node
+from torch.fx import GraphModule, Interpreter, Node
+from torch.nn.functional import cross_entropy
 
 from edgemix import graph as g
 from edgemix.batched import batched
@@ -18,6 +20,7 @@ from edgemix.quantize.prune.axes import Units
 from edgemix.quantize.prune.gates import add_gates, set_gates
 
 _AT_ONCE = 16
+_SEQUENCES = 32
 _DRAWS = 2
 """Random mixtures of the outputs a sample is asked for."""
 
@@ -28,12 +31,14 @@ class Reader:
 
     node: str
     part: int
+    mean: Tensor
+    """Of its columns, over samples and positions: [columns]."""
     covariance: Tensor
-    """Of its columns, over samples and positions: [columns, columns]; a bias takes the means."""
+    """[columns, columns]."""
     weight: Tensor
     """[rows, columns]."""
     sensitivity: Tensor
-    """Mean squared slope of the outputs to each row, summed over positions: [rows]."""
+    """What a squared error of each row costs, at each position: [rows]."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,8 @@ class Observation:
     """What a pass over calibration data gathered."""
 
     slopes: Tensor
-    """Of a random mixture of the outputs, or of the loss, to each gate: [draws, units + 1]."""
+    """Of a random mixture of the outputs, or of the loss, to each gate: [draws, units + 1]; all
+    zero where no slope gets through."""
     readers: tuple[Reader, ...]
 
 
@@ -57,35 +63,103 @@ def observe(
     The outputs' own scale does not matter: each is divided by its deviation over the samples. The
     slopes of random mixtures of outputs have the outputs' Gauss-Newton matrix as their second
     moment (Martens, "New Insights and Perspectives on the Natural Gradient Method", JMLR 2020).
+    Programs with states run forward alone; there, and where spikes let no slope through, layers
+    count by the share of their own results that an error is.
 
     Args:
-        program: float, without states.
+        program: float.
         units: its units.
-        samples: [n, ...].
+        samples: [n, ...]; of a program with states [n, steps, ...].
         labels: classes [n]; then slopes are those of the cross-entropy.
         on_samples: called with how many are done.
     """
+    if program.states:
+        sums = _follow(program, samples, on_samples)
+        slopes = torch.zeros(1, units.count + 1)
+    else:
+        sums, slopes = _back_and_forth(program, units, samples, labels, on_samples)
+    readers = tuple(_readers(program, sums))
+    if program.states or any(not r.sensitivity.any() for r in readers):
+        readers = tuple(replace(r, sensitivity=_relative(r, readers)) for r in readers)
+    return Observation(slopes, readers)
+
+
+def _relative(reader: Reader, readers: tuple[Reader, ...]) -> Tensor:
+    """One by the power of a layer's results: all of its groups together."""
+    own = [r for r in readers if r.node == reader.node]
+    power = sum(float(((r.weight @ r.covariance) * r.weight).sum()) for r in own)
+    return torch.full((len(reader.weight),), 1.0 / max(power, 1e-12))
+
+
+class _Sums:
+    """Moments of what layers read, and of the slopes to what they give."""
+
+    def __init__(self, module: GraphModule) -> None:
+        self.layers = {n.name: n for n in module.graph.nodes if n.target in g.LINEAR and _own(n)}
+        self.count: dict[str, int] = defaultdict(int)
+        self.sum: dict[str, Tensor] = {}
+        self.square: dict[str, Tensor] = {}
+        self.slope: dict[str, Tensor] = {}
+
+    def read(self, name: str, value: Tensor) -> None:
+        """What a layer read, [n, ...]."""
+        for part in columns(self.layers[name], value):
+            _add(self.square, name, torch.einsum("ngcl,ngdl->gcd", part, part))
+            _add(self.sum, name, part.sum((0, 3)))
+            self.count[name] += part.shape[0] * part.shape[3]
+
+    def give(self, name: str, slope: Tensor) -> None:
+        """Slopes to what a layer gave, [n, ...]."""
+        _add(self.slope, name, rows(self.layers[name], slope).square().sum((0, 3)))
+
+
+def _own(node: Node) -> bool:
+    return isinstance(node.args[1], Node) and node.args[1].op == "get_attr"
+
+
+def _add(sums: dict[str, Tensor], key: str, value: Tensor) -> None:
+    sums[key] = sums[key] + value if key in sums else value
+
+
+def _readers(program: Program, sums: _Sums) -> Iterator[Reader]:
+    module = program.module()
+    for name, node in sums.layers.items():
+        weight: Any = node.args[1]
+        count = sums.count[name]
+        mean = sums.sum[name] / count
+        covariance = sums.square[name] / count - mean[:, :, None] * mean[:, None, :]
+        value = g.constant(module, weight)
+        matrices = value.reshape(len(mean), value.shape[0] // len(mean), -1)
+        # The error of a row is a mean over positions; its cost adds up over them.
+        slopes = sums.slope.get(name, torch.zeros(matrices.shape[:2]))
+        for part in range(len(mean)):
+            yield Reader(name, part, mean[part], covariance[part], matrices[part], slopes[part])
+
+
+def _back_and_forth(
+    program: Program,
+    units: Units,
+    samples: Tensor,
+    labels: Tensor | None,
+    on_samples: Callable[[int], None],
+) -> tuple[_Sums, Tensor]:
     module, _, mapped = batched(program)
     add_gates(module, units)
+    sums = _Sums(module)
     size = program.inputs[0].shape[0] if mapped else _AT_ONCE
     generator = torch.Generator().manual_seed(0)
-    layers = {n.name: n for n in module.graph.nodes if n.target in g.LINEAR and _has_weight(n)}
-    sums: dict[str, list[Tensor]] = {}
+    scale = _scale(module, samples, size)
     slopes: list[Tensor] = []
-    scale = _scale(module, samples[:256], size)
     for start in range(0, len(samples), size):
         x = samples[start : start + size]
         gates = torch.ones(len(x), units.count + 1, requires_grad=True)
         set_gates(module, gates)
-        taps = _Taps(module, layers)
+        taps = _Taps(module, sums.layers)
         y = taps.run(x)[0]
-        losses = (
-            _mixtures(y / scale, generator)
-            if labels is None
-            else [
-                torch.nn.functional.cross_entropy(y, labels[start : start + size], reduction="sum")
-            ]
-        )
+        if labels is None:
+            losses = _mixtures(y / scale, generator)
+        else:
+            losses = [cross_entropy(y, labels[start : start + size], reduction="sum")]
         for draw, loss in enumerate(losses):
             wanted = [gates, *taps.results.values()]
             found = torch.autograd.grad(
@@ -93,20 +167,38 @@ def observe(
             )
             slopes.append(_or_zeros(found[0], gates))
             for (name, result), slope in zip(taps.results.items(), found[1:], strict=True):
-                squared = rows(layers[name], _or_zeros(slope, result)).square().sum((0, 3))
-                _add(sums, f"{name} slope", squared / len(losses))
+                share = (len(losses) * len(samples)) ** -0.5
+                sums.give(name, _or_zeros(slope, result) * share)
         for name, value in taps.reads.items():
-            for part in columns(layers[name], value):
-                _add(sums, f"{name} square", torch.einsum("ngcl,ngdl->gcd", part, part))
-                _add(sums, f"{name} sum", part.sum((0, 3)))
-                _add(sums, f"{name} count", torch.tensor(float(part.shape[0] * part.shape[3])))
+            sums.read(name, value)
         on_samples(min(start + size, len(samples)))
-    readers = tuple(_readers(program, layers, sums, len(samples)))
-    return Observation(torch.cat(slopes), readers)
+    return sums, torch.cat(slopes)
 
 
-def _has_weight(node: Node) -> bool:
-    return isinstance(node.args[1], Node) and node.args[1].op == "get_attr"
+def _follow(program: Program, samples: Tensor, on_samples: Callable[[int], None]) -> _Sums:
+    """Run sequences step by step, from the initial states."""
+    module = g.flat(program.module())
+    sums = _Sums(module)
+    names = list(sums.layers)
+
+    def step(*inputs: Tensor) -> tuple[Tensor, ...]:
+        taps = _Taps(module, sums.layers)
+        results = taps.run(*inputs)
+        return (*results, *(taps.reads[name] for name in names))
+
+    together = torch.vmap(step)
+    outputs, held = len(program.outputs), len(program.states)
+    with torch.no_grad():
+        for start in range(0, len(samples), _SEQUENCES):
+            some = samples[start : start + _SEQUENCES]
+            states = [s.start().expand(len(some), *s.shape) for s in program.states]
+            for t in range(some.shape[1]):
+                values = together(some[:, t, None], *states)
+                states = list(values[outputs : outputs + held])
+                for name, value in zip(names, values[outputs + held :], strict=True):
+                    sums.read(name, value.flatten(0, 1))
+            on_samples(min(start + _SEQUENCES, len(samples)))
+    return sums
 
 
 def _mixtures(y: Tensor, generator: torch.Generator) -> list[Tensor]:
@@ -116,34 +208,13 @@ def _mixtures(y: Tensor, generator: torch.Generator) -> list[Tensor]:
 
 def _scale(module: Any, samples: Tensor, size: int) -> Tensor:
     with torch.no_grad():
-        y = torch.cat([module(x)[0] for x in torch.split(samples, size)])
+        y = torch.cat([module(x)[0] for x in torch.split(samples[:256], size)])
     scale: Tensor = y.std(0, correction=0).clamp(min=1e-6) * (y[0].numel() ** 0.5)
     return scale
 
 
 def _or_zeros(value: Tensor | None, like: Tensor) -> Tensor:
     return torch.zeros_like(like) if value is None else value
-
-
-def _add(sums: dict[str, Any], key: str, value: Tensor) -> None:
-    sums[key] = value if key not in sums else sums[key] + value
-
-
-def _readers(
-    program: Program, layers: Mapping[str, Node], sums: Mapping[str, Any], samples: int
-) -> Iterator[Reader]:
-    module = program.module()
-    for name, node in layers.items():
-        weight: Any = node.args[1]
-        count = sums[f"{name} count"]
-        mean = sums[f"{name} sum"] / count
-        covariance = sums[f"{name} square"] / count - mean[:, :, None] * mean[:, None, :]
-        parts = len(covariance)
-        value = g.constant(module, weight)
-        matrices = value.reshape(parts, value.shape[0] // parts, -1)
-        for part in range(parts):
-            sensitivity = sums[f"{name} slope"][part] / samples
-            yield Reader(name, part, covariance[part], matrices[part], sensitivity)
 
 
 class _Taps(Interpreter):

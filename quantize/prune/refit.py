@@ -55,7 +55,7 @@ def refit(
     pair.run(on_step)
     module = small.module()
     for name, value in pair.fitted.items():
-        _set(module, name, value)
+        set_constant(module, name, value)
     return small.with_module(module, Step("refit", {"samples": len(samples)}))
 
 
@@ -159,7 +159,7 @@ class _Pair:
         return value / torch.where(scale.abs() < _TINY, torch.inf, scale)
 
     def _replace(self, node: Node, value: Tensor) -> None:
-        _set(self.small, str(node.target), value)
+        set_constant(self.small, str(node.target), value)
         self.fitted[str(node.target)] = value
 
 
@@ -317,7 +317,8 @@ def _last_uses(module: GraphModule) -> dict[Node, list[Node]]:
     return found
 
 
-def _set(module: GraphModule, name: str, value: Tensor) -> None:
+def set_constant(module: GraphModule, name: str, value: Tensor) -> None:
+    """Put a value in the place of a graph's constant."""
     path, _, attribute = name.rpartition(".")
     holder = module.get_submodule(path)
     old = getattr(holder, attribute)

@@ -193,7 +193,7 @@ def test_no_trial_starts_after_the_timeout(write: Callable[..., Path]) -> None:
         ("[search]", "[serach]", "serach: there is no such key\n  try: did you mean search?"),
         ('recipes = ["int8", "w8", "w4a8", "float32"]\nquality = ["none", "fast"]\n', "", "deploy.toml:7: search: it varies nothing"),
         ('"loss", "size"', '"loss", "tflite"', "deploy.toml:11: search.objectives.1: there is no tflite to minimise here\n  try: use loss, onnx, size"),
-        ("trials = 8", "trials = 8\npruning = [0.1]", "search: pruning is not there yet"),
+        ("trials = 8", 'trials = 8\npruning = ["50%", "none", "half"]', "search.pruning.2: no pruning budget: half"),
         ("trials = 8", "trails = 8", "deploy.toml:8: search.trails: there is no such key\n  try: did you mean trials?"),
         (TEXT[TEXT.index("[search]") :], "", "there is no table [search]"),
     ],

@@ -1,0 +1,328 @@
+"""From a program to a smaller one: budgets of every kind, and the curve behind the choice."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from edgemix import data, files, proof, rewrites, sources, targets
+from edgemix.batched import batched
+from edgemix.data import Data
+from edgemix.diagnosis import multiply_accumulates
+from edgemix.errors import InputError
+from edgemix.extras import versions
+from edgemix.latency.budget import SIZE
+from edgemix.latency.estimator import Device, Estimator
+from edgemix.latency.resources import RESOURCES
+from edgemix.latency.units import BYTES, duration, storage
+from edgemix.order import Listener
+from edgemix.program import Program
+from edgemix.quantize.calibrate import calibrate
+from edgemix.quantize.convert import quantize
+from edgemix.quantize.prune.cut import Keep
+from edgemix.quantize.prune.prune import Pruner
+from edgemix.quantize.prune.recipe import MACS, PARAMETERS, Goal, Pruning
+from edgemix.quantize.prune.size import Counted
+from edgemix.quantize.recipe import Recipe
+from edgemix.report import build, schema
+from edgemix.report.html import render_pruning
+from edgemix.targets.base import Target
+
+SAMPLES = 512
+"""Calibration samples that pruning looks at, at most."""
+EVALUATED = 1000
+_STEPS = 8
+"""Halvings of the share in which a figure that has to be asked for is found."""
+_TIMES = {"s": 1e3, "ms": 1.0, "us": 1e-3, "µs": 1e-3, "ns": 1e-6}
+_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A smaller program, and what it came from."""
+
+    program: Program
+    result: schema.PruningResult
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """Who says what a program takes: sizes, times on devices, logic."""
+
+    devices: Mapping[str, Device] = field(default_factory=dict)
+    estimator: Estimator | None = None
+    fpga: Target | None = None
+    """Whose resources are counted."""
+    rehearse: Callable[[Program], Program] = lambda program: program
+    """What becomes of a program before it is lowered."""
+    stored: Callable[[Program], float] = lambda program: 4.0 * program.parameters
+    """Bytes of its weights."""
+    targets: tuple[str, ...] = ()
+    """Whose artifacts are wanted: a device's time is that of the first that it runs."""
+
+    def times(self, program: Program) -> dict[str, float]:
+        """Milliseconds on each device, for the first target that it runs."""
+        if self.estimator is None or not self.devices:
+            return {}
+        made = self.rehearse(program)
+        return {
+            name: self.estimator.estimate(made, device, self._target(device)).latency.p50_ms
+            for name, device in self.devices.items()
+        }
+
+    def _target(self, device: Device) -> str:
+        return next((t for t in self.targets if t in device.targets), device.targets[0])
+
+    def figure(self, goal: Goal, program: Program) -> float:
+        """What a goal counts: bytes, milliseconds or parts of an FPGA.
+
+        Raises:
+            InputError: nobody here knows it.
+        """
+        if goal.what == SIZE:
+            return self.stored(program)
+        if goal.what in self.devices:
+            return self.times(program)[goal.what]
+        if goal.what in RESOURCES and self.fpga is not None:
+            return float(_counted(self.fpga, self.rehearse(program))[goal.what])
+        known = [MACS, PARAMETERS, SIZE, *self.devices, *(RESOURCES if self.fpga else ())]
+        raise InputError(
+            f"nothing here counts {goal.what}",
+            do=f"use one of {', '.join(known)}; name devices with --device",
+        )
+
+    def limit(self, goal: Goal, whole: float) -> float:
+        """A goal in the units of :meth:`figure`.
+
+        Raises:
+            InputError: the unit is of another kind.
+        """
+        units = BYTES if goal.what == SIZE else _TIMES if goal.what in self.devices else None
+        if units is None or goal.unit == "%":
+            return goal.limit(whole)
+        if goal.unit not in units:
+            raise InputError(
+                f"{goal.amount:g}{goal.unit} is no budget of {goal.what}",
+                do=f"give a share, or one of {', '.join(units)}",
+            )
+        return goal.amount * units[goal.unit]
+
+    def shown(self, goal: Goal, value: float) -> str:
+        """A figure for people."""
+        if goal.what == SIZE:
+            return storage(value)
+        return duration(value) if goal.what in self.devices else f"{value:,.0f}"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What ``edgemix prune`` is to do."""
+
+    source: str
+    out: Path
+    pruning: Pruning
+    calibrate: str
+    evaluate: str
+    samples: int = SAMPLES
+    step: bool = False
+    devices: tuple[str, ...] = ()
+    force: bool = False
+    command: tuple[str, ...] = ()
+
+
+def run(asked: Asked, estimator: Estimator, say: Listener) -> schema.PruningReport:
+    """Prune a model; the program and its report are written at the end, or nothing is.
+
+    Raises:
+        InputError: a source, data or a budget that cannot be used.
+    """
+    files.check_output_folder(asked.out, force=asked.force)
+    devices = {name: estimator.device(name) for name in dict.fromkeys(asked.devices)}
+    with say.step(f"load {asked.source}"):
+        program = rewrites.standard(sources.load(asked.source, step=asked.step))
+        if program.quantized:
+            raise InputError(
+                f"{asked.source} is quantized: its weights cannot be cut any more",
+                do="prune the float model, then deploy what comes of it",
+            )
+        spec, steps = program.inputs[0], bool(program.states)
+        calibration = data.load(asked.calibrate, spec, steps=steps, most=asked.samples)
+        calibration = calibration.head(min(asked.samples, len(calibration)))
+        held_out = data.load(asked.evaluate, spec, steps=steps)
+    goal = Goal.parse(asked.pruning.budget or "100%")
+    fpga = targets.load("rtl") if goal.what in RESOURCES else None
+    few = calibration.batches(spec.shape[0], min(len(calibration), spec.shape[0] * 16))
+
+    def fixed(small: Program) -> Program:
+        return quantize(small, calibrate(small, few), Recipe.load("fixed8"))
+
+    gauge = Gauge(devices, estimator, fpga, fixed if fpga is not None else _as_it_is)
+    found = pruned(program, asked.pruning, calibration, held_out, gauge, say)
+    report = schema.PruningReport(
+        edgemix=versions("edgemix")["edgemix"],
+        command=shlex.join(asked.command),
+        model=build.model(found.program, multiply_accumulates(found.program)),
+        pruning=found.result,
+    )
+    with files.whole_folder(asked.out) as out:
+        found.program.save(out / "program.edgemix")
+        files.write_text(out / "pruning.json", report.model_dump_json(indent=1) + "\n")
+        files.write_text(out / "pruning.html", render_pruning(report))
+    return report
+
+
+def _as_it_is(program: Program) -> Program:
+    return program
+
+
+def _counted(target: Target, program: Program) -> dict[str, int]:
+    """What a target's design of a program takes of an FPGA."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / target.name
+        folder.mkdir()
+        program.save(Path(place) / "program.edgemix")
+        artifact = target.lower(program, Path(place) / "program.edgemix", folder)
+        resources = getattr(target, "resources")(artifact, folder)  # noqa: B009
+        used: dict[str, int] = resources.used
+        return used
+
+
+def pruned(
+    program: Program,
+    pruning: Pruning,
+    calibration: Data,
+    held_out: Data,
+    gauge: Gauge,
+    say: Listener,
+) -> Outcome:
+    """The program within a pruning's budget, and the curve of what else could be had.
+
+    Args:
+        program: float, after the standard rewrites.
+        pruning: what may go, and for what.
+        calibration: samples that units are weighed and weights fitted on.
+        held_out: what the curve's accuracy is measured on.
+        gauge: who says what programs take.
+        say: hears of the progress.
+
+    Raises:
+        InputError: a budget that cannot be met, or that nobody here can count.
+    """
+    assert pruning.budget is not None
+    goal = Goal.parse(pruning.budget)
+    few = calibration.head(min(SAMPLES, len(calibration)))
+    with say.step(f"weigh units on {calibration.source}", 1.0) as done:
+        labels = None if few.labels is None else torch.from_numpy(few.labels).long()
+        pruner = Pruner.of(program, pruning, few.tensor(), labels, done)
+    keep = _within(pruner, goal, gauge, say)
+    x = held_out.head(min(EVALUATED, len(held_out))).tensor()
+    expected = outputs(program, x)
+    asked = goal.amount if (goal.what, goal.unit) == (MACS, "%") else None
+    shares = {share: _at(pruner, share) for share in pruning.curve if share != asked}
+    kept: dict[str, Keep] = {f"{s:.0%} of MACs": k for s, k in shares.items() if k is not None}
+    points = [_point("whole", program, expected, expected, held_out, gauge)]
+    small = program
+    with say.step("prune and fit", float(len(kept) + 1)) as done:
+        for i, (name, some) in enumerate([*kept.items(), (_asked(goal, pruning.budget), keep)]):
+            made = pruner.made(some, lambda share, i=i: done(i + share))  # type: ignore[misc]
+            chosen = some is keep
+            points.append(
+                _point(name, made, expected, outputs(made, x), held_out, gauge, chosen=chosen)
+            )
+            small = made if chosen else small
+    points.sort(key=lambda p: -p.macs)
+    return Outcome(
+        small,
+        schema.PruningResult(
+            asked=pruning.model_dump(mode="json"),
+            calibration=calibration.source,
+            samples=len(few),
+            evaluation=held_out.source,
+            widths=tuple(schema.Width(**asdict(width)) for width in pruner.widths(keep)),
+            points=tuple(points),
+            blind=tuple(str(where) for where in pruner.units.halted),
+        ),
+    )
+
+
+def _asked(goal: Goal, budget: str) -> str:
+    return f"{goal.amount:.0%} of MACs" if (goal.what, goal.unit) == (MACS, "%") else budget
+
+
+def _at(pruner: Pruner, share: float) -> Keep | None:
+    """What a share of the multiply-accumulates leaves; None below what can be had."""
+    try:
+        return pruner.keep("macs", share * pruner.total("macs"))
+    except InputError:
+        return None
+
+
+def _within(pruner: Pruner, goal: Goal, gauge: Gauge, say: Listener) -> Keep:
+    """What stays for a goal; of figures that must be asked for, by halving shares of the MACs."""
+    if goal.what in (MACS, PARAMETERS):
+        counted: Counted = "macs" if goal.what == MACS else "parameters"
+        return pruner.keep(counted, goal.limit(pruner.total(counted)))
+    with say.step(f"look for {pruner.pruning.budget}", float(_STEPS)) as done:
+        whole = gauge.figure(goal, pruner.program)
+        limit = gauge.limit(goal, whole)
+        everything = pruner.units.everything()
+        if whole <= limit:
+            return everything
+        low, high, found = 0.0, 1.0, None
+        least = whole
+        for step in range(_STEPS):
+            share = (low + high) / 2
+            keep = _at(pruner, share)
+            if keep is None:
+                low = share
+            else:
+                now = gauge.figure(goal, pruner.cut(keep))
+                least = min(least, now)
+                low, high = (share, high) if now <= limit else (low, share)
+                found = keep if now <= limit else found
+            done(step + 1.0)
+    if found is None:
+        raise InputError(
+            f"the budget {pruner.pruning.budget} cannot be met: pruning leaves "
+            f"{gauge.shown(goal, least)} of {gauge.shown(goal, whole)}",
+            do="ask for less, or lower what each width keeps (--least)",
+        )
+    return found
+
+
+def outputs(program: Program, x: Tensor) -> Tensor:
+    """The first output on many samples."""
+    if program.states:
+        return program.run(x)[0]
+    _, run, mapped = batched(program)
+    size = program.inputs[0].shape[0] if mapped else _AT_ONCE
+    with torch.no_grad():
+        return torch.cat([run(some)[0] for some in torch.split(x, size)])
+
+
+def _point(
+    asked: str,
+    program: Program,
+    expected: Tensor,
+    found: Tensor,
+    held_out: Data,
+    gauge: Gauge,
+    *,
+    chosen: bool = False,
+) -> schema.PrunedPoint:
+    labels = None if held_out.labels is None else held_out.labels[: len(found)]
+    return schema.PrunedPoint(
+        asked=asked,
+        chosen=chosen,
+        macs=multiply_accumulates(program),
+        parameters=program.parameters,
+        accuracy=None if labels is None else proof.accuracy(found.numpy(), labels),
+        sqnr_db=proof.sqnr_db(expected.numpy(), found.numpy()),
+        times_ms=gauge.times(program),
+    )

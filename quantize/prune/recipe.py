@@ -1,0 +1,130 @@
+"""Pruning: what of a model goes, and how that is chosen. Plain TOML."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from edgemix.errors import InputError
+from edgemix.quantize.prune.curves import Importance
+
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*(%|[A-Za-zµ]*)")
+_THOUSANDS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+MACS, PARAMETERS = "macs", "parameters"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is to shrink, and to what."""
+
+    what: str
+    """``macs``, ``parameters``, ``size``, ``lut`` and its like, or a device's name."""
+    amount: float
+    """A share of the whole model's, or a number of units."""
+    unit: str
+    """``%`` for a share."""
+
+    @classmethod
+    def parse(cls, text: str) -> Goal:
+        """``50%``, ``macs=20M``, ``parameters=40%``, ``size=500kB``, ``iphone12=1.5ms``.
+
+        Raises:
+            InputError: none of these.
+        """
+        what, equals, amount = text.rpartition("=")
+        found = _NUMBER.fullmatch(amount.strip())
+        if found is None or (equals and not what.strip()):
+            raise InputError(
+                f"no pruning budget: {text}",
+                do="write it like 50%, parameters=40%, size=500kB or iphone12=1.5ms",
+            )
+        value, unit = float(found[1]), found[2]
+        if unit == "%":
+            if not 0 < value <= 100:
+                raise InputError(f"{text} leaves nothing, or more than there is", do="like 50%")
+            value /= 100
+        return cls(what.strip() or MACS, value, unit)
+
+    def limit(self, whole: float) -> float:
+        """The goal in units, for a model that has ``whole`` of them.
+
+        Raises:
+            InputError: counts with a unit that is none.
+        """
+        if self.unit == "%":
+            return self.amount * whole
+        if self.unit not in _THOUSANDS:
+            raise InputError(
+                f"{self.unit} is no unit of {self.what}", do="write it like 50%, 200k or 20M"
+            )
+        return self.amount * _THOUSANDS[self.unit]
+
+
+class Pruning(BaseModel):
+    """``[pruning]``: what goes. Its fields are the options of ``edgemix prune``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    budget: str | None = None
+    """What widths shrink for: a share of the multiply-accumulates, or ``KEY=AMOUNT``."""
+    importance: Importance = "refit"
+    heads: bool = False
+    """Attention loses whole heads; else every head loses channels."""
+    blocks: bool = False
+    """Residual branches may go as a whole, too."""
+    keep: list[str] = []
+    """Patterns of module paths whose widths stay."""
+    least: float = Field(default=0.1, gt=0, le=1)
+    """Share of each width that stays."""
+    multiple: int = Field(default=1, ge=1)
+    """Widths stay multiples of this where they were, but for narrow ones."""
+    refit: bool = True
+    """Fit the weights that stay to what the whole model computes."""
+    finetune: int = Field(default=0, ge=0)
+    """Epochs of distillation from the whole model after that."""
+    curve: list[float] = [0.8, 0.65, 0.5, 0.35, 0.25]
+    """Shares of the budget's quantity that the report shows besides the chosen one."""
+
+    @field_validator("budget")
+    @classmethod
+    def _readable(cls, budget: str | None) -> str | None:
+        if budget is not None:
+            try:
+                Goal.parse(budget)
+            except InputError as error:
+                raise ValueError(f"{error.what}; {error.do}") from error
+        return budget
+
+    @field_validator("curve")
+    @classmethod
+    def _shares(cls, curve: list[float]) -> list[float]:
+        if any(not 0 < share < 1 for share in curve):
+            raise ValueError("shares lie between 0 and 1")
+        return sorted(set(curve), reverse=True)
+
+    @classmethod
+    def load(cls, text: str) -> Self:
+        """A budget, or the path of a .toml file with these fields.
+
+        Raises:
+            InputError: no budget; no such file, unknown keys or values of another kind.
+        """
+        if not text.endswith(".toml"):
+            Goal.parse(text)
+            return cls(budget=text)
+        try:
+            return cls.model_validate(tomllib.loads(Path(text).read_text(encoding="utf-8")))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise InputError(
+                f"{text}: {place}: {first['msg'].removeprefix('Value error, ')}",
+                do=f"keys: {', '.join(cls.model_fields)}",
+            ) from error
+        except (OSError, ValueError) as error:
+            raise InputError(f"{text} cannot be read: {error}", do="give a TOML file") from error
