@@ -25,6 +25,7 @@ STANDARD = (
     "plain_powers",  # after joining activations, some of which have powers; before lifting scalars
     "plain_slopes",  # after folding constants; before asking for tables and ranges
     "implicit_expands",  # after plain views, which write down what is expanded
+    "implicit_strides",  # before pads, which become a pool's
     "implicit_pads",  # before lifting scalars and all that asks for ranges
     "open_folds",  # before all that looks for linear operators
     "open_windows",  # the same; and before narrowing moves: windows of windows have six axes
@@ -58,6 +59,7 @@ def load(name: str, states: int = 0) -> Rewrite:
     from edgemix.rewrites.functionalize import Functionalize
     from edgemix.rewrites.implicit_expands import ImplicitExpands
     from edgemix.rewrites.implicit_pads import ImplicitPads
+    from edgemix.rewrites.implicit_strides import ImplicitStrides
     from edgemix.rewrites.join_activations import JoinActivations
     from edgemix.rewrites.join_branches import JoinBranches
     from edgemix.rewrites.join_lengths import JoinLengths
@@ -85,8 +87,8 @@ def load(name: str, states: int = 0) -> Rewrite:
 
     known = (
         ConstantProducts, EinsumProducts, FoldConstants, FoldNorm, FoldScale, FoldSoftmax,
-        FourierProducts, Functionalize, ImplicitExpands, ImplicitPads, JoinActivations,
-        JoinBranches, JoinLengths,
+        FourierProducts, Functionalize, ImplicitExpands, ImplicitPads, ImplicitStrides,
+        JoinActivations, JoinBranches, JoinLengths,
         LiftScalars, NarrowMoves, NarrowSums, OpenAttention, OpenContexts, OpenFolds, OpenRecurrent,
         OpenWindows, PartLinear, PlainCasts, PlainPowers, PlainSlopes, PlainViews,
         ResizeProducts, SplitDivision, SplitNorm, SplitResize, SplitSoftmax, UnpackViews,
