@@ -1,4 +1,4 @@
-"""What would meet a budget that was missed: the gentlest recipe that does, by estimate.
+"""What would meet a budget that was missed: the gentlest recipe or pruning that does, by estimate.
 
 Sizes are estimated from the programs alone: parameters × bits, and what the artifact holds besides,
 which grows with the number of operators. Times on devices come from whoever estimates them.
@@ -7,9 +7,13 @@ which grows with the number of operators. Times on devices come from whoever est
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+import torch
+
 from edgemix import graph as g
+from edgemix.errors import InputError
 from edgemix.latency.budget import LATENCY, SIZE, Budget, Figures
 from edgemix.latency.estimator import Device, Estimator
 from edgemix.latency.units import duration, storage
@@ -17,6 +21,8 @@ from edgemix.program import Program
 from edgemix.quantize.algorithms.mixed import Budget as Widths
 from edgemix.quantize.calibrate import Calibration
 from edgemix.quantize.convert import quantize
+from edgemix.quantize.prune.prune import Pruner
+from edgemix.quantize.prune.recipe import Pruning
 from edgemix.quantize.recipe import Recipe
 from edgemix.targets.base import Target
 
@@ -24,6 +30,8 @@ RECIPES = (
     "float16", "int16x8", "int8", "w8", "mixed", "w4a8", "w4-blocks", "palette4", "palette2",
 )  # fmt: skip
 """Those that are tried."""
+PRUNED = (0.75, 0.5, 0.35, 0.25)
+"""Shares of the multiply-accumulates that are tried."""
 HOST = "host"
 """The device that estimators call this machine."""
 _FLOAT = 32
@@ -45,8 +53,9 @@ def nearest(options: Iterable[Option], limit: float) -> Option | None:
 
 
 def advice(
-    used: Option, others: Iterable[Option], limit: float, show: Callable[[float], str], by: str
-) -> str:
+    used: Option, others: Iterable[Option], limit: float, show: Callable[[float], str], by: str,
+    smaller: Iterable[Option] = (),
+) -> str:  # fmt: skip
     """What would meet a limit, in words, or the least that is known.
 
     Args:
@@ -55,9 +64,13 @@ def advice(
         limit: what is allowed.
         show: a value for people.
         by: whose estimates these are.
+        smaller: what pruning gives, the gentlest first; asked for where no recipe suffices.
     """
     known = list(others)
     found = nearest(known, limit)
+    if found is None:
+        known += smaller
+        found = nearest(known, limit)
     if found is not None:
         return f"{found.recipe} would meet it: about {show(found.value)} by estimate ({by})"
     floor = min([used, *known], key=lambda o: o.value)
@@ -123,14 +136,17 @@ class Advisor:
             assert size is not None
             used = Option(self.used.name, size)
             sizes = self._sizes(target, size)
-            return advice(used, sizes, budget.limit, storage, "parameters × bits, and the graph")
+            by = "parameters × bits, and the graph"
+            return advice(used, sizes, budget.limit, storage, by, self._cut_sizes(target, size))
         if budget.device is not None and self.estimator is not None:
             now = self.figures[target].on.get(budget.device)
             if now is None:
                 return f"{budget.device} runs {', '.join(self.devices[budget.device].targets)}"
             used = Option(self.used.name, now.latency.p50_ms)
-            times = self._times(target, self.devices[budget.device])
-            return advice(used, times, budget.limit, duration, f"for {budget.device}")
+            device = self.devices[budget.device]
+            times = self._times(target, device)
+            smaller = self._cut_times(target, device, used.value)
+            return advice(used, times, budget.limit, duration, f"for {budget.device}", smaller)
         measured = self.figures[target].latency if budget.what == LATENCY else None
         if measured is not None and self.estimator is not None:
             host = self.estimator.device(HOST)
@@ -152,7 +168,9 @@ class Advisor:
         own = self.estimator.estimate(self.quantized, host, target).latency.p50_ms
         times = (Option(o.recipe, o.value * measured / own) for o in self._times(target, host))
         used = Option(self.used.name, measured)
-        return advice(used, times, budget.limit, duration, "scaled from what was measured")
+        by = "scaled from what was measured"
+        smaller = self._cut_times(target, host, measured)
+        return advice(used, times, budget.limit, duration, by, smaller)
 
     def _times(self, target: str, device: Device) -> Iterator[Option]:
         assert self.estimator is not None
@@ -160,6 +178,32 @@ class Advisor:
             if recipe.budget is None:
                 found = self.estimator.estimate(program, device, target)
                 yield Option(recipe.name, found.latency.p50_ms)
+
+    def _cut_sizes(self, target: str, size: float) -> Iterator[Option]:
+        whole = weight_bytes(self.program, self.used, target)
+        for name, program in self._cut():
+            yield Option(name, size - whole + weight_bytes(program, self.used, target))
+
+    def _cut_times(self, target: str, device: Device, now: float) -> Iterator[Option]:
+        """By the share of the float model's time that is left."""
+        assert self.estimator is not None
+        whole = self.estimator.estimate(self.program, device, target).latency.p50_ms
+        for name, program in self._cut():
+            left = self.estimator.estimate(program, device, target).latency.p50_ms
+            yield Option(name, now * left / whole)
+
+    def _cut(self) -> Iterator[tuple[str, Program]]:
+        """The model at shares of its work; which units go matters little for what it takes."""
+        spec = self.program.inputs[0]
+        none = torch.zeros(0, *spec.shape[1:])
+        try:
+            pruner = Pruner.of(self.program, Pruning(importance="magnitude", refit=False), none)
+        except InputError:  # there is nothing to cut
+            return
+        for share in PRUNED:
+            with suppress(InputError):
+                keep = pruner.keep("macs", share * pruner.total("macs"))
+                yield f"{self.used.name} with --prune {share:.0%}", pruner.cut(keep)
 
     def _built(self, target: str) -> Iterator[tuple[Recipe, Program]]:
         """Other recipes that the rewritten program serves as it is, and that the target takes."""

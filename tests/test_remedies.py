@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from edgemix import data, rewrites, targets
+from edgemix.diagnosis import multiply_accumulates
 from edgemix.latency.base import Latency
 from edgemix.latency.budget import Budget, Figures
 from edgemix.latency.units import storage
@@ -103,6 +104,22 @@ def test_sizes_of_a_real_program(advisor: Callable[..., Advisor]) -> None:
     assert said.startswith("w8 would meet it: about 10")  # 11.2 kB when it is built
     said = known.advice(Budget(None, "size", 1e3), "onnx")
     assert said.startswith("no recipe known meets it: the least is about")
+
+
+def test_pruning_is_named_where_no_recipe_suffices(advisor: Callable[..., Advisor]) -> None:
+    class ByWork(ByRecipe):
+        def estimate(self, program: Program, device: object, target: str) -> Guess:
+            ms = 1.0 + multiply_accumulates(program) / 1e5
+            return Guess(Latency("estimated", "phone", "a table", ms, ms, ms, 0, 0, 1))
+
+    program = advisor("int8", 22_814).program
+    ms = ByWork().estimate(program, None, "").latency.p50_ms
+    known = replace(advisor("int8", 22_814, ms), estimator=ByWork())
+    said = known.advice(Budget(None, "latency", 0.9 * ms, device="phone"), "onnx")
+    assert said.startswith("int8 with --prune 75% would meet it: about")
+    said = known.advice(Budget(None, "latency", 0.1, device="phone"), "onnx")
+    assert said.startswith("no recipe known meets it: the least is about")
+    assert "int8 with --prune 25%" in said or "int8 with --prune 35%" in said
 
 
 def test_times_on_a_device(advisor: Callable[..., Advisor]) -> None:
