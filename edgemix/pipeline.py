@@ -14,6 +14,7 @@ from edgemix import (
     __version__,
     data,
     diagnosis,
+    family,
     files,
     proof,
     reshaping,
@@ -83,11 +84,15 @@ def deploy(
             f"--shapes is for {' and '.join(targets.FLEXIBLE)}, which --to does not name",
             do="leave it out, or add the target",
         )
-    recipe_of(order)
+    recipe = recipe_of(order)
     fpga = tuple(name for name in names if name in targets.FPGA)
     devices = _devices(order, names, estimator)
     budgets = tuple(Budget.parse(text, names, fpga, tuple(devices)) for text in order.budgets)
     asked = _contracts(order, chosen)
+    if family.is_family(order.source):
+        with say.step(f"choose of {order.source}"):
+            member = family.choose(Path(order.source), budgets, devices, recipe, names, estimator)
+            order = replace(order, source=str(member.path))
 
     with say.step(f"load {order.source}"):
         source = sources.load(order.source, step=order.step, chunk=order.chunk, unroll=order.unroll)

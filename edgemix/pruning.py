@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from edgemix import data, files, proof, rewrites, sources, targets
+from edgemix import data, family, files, proof, rewrites, sources, targets
 from edgemix.batched import batched
 from edgemix.data import Data
 from edgemix.diagnosis import multiply_accumulates
@@ -49,6 +49,9 @@ class Outcome:
 
     program: Program
     result: schema.PruningResult
+    pruner: Pruner
+    members: tuple[tuple[schema.PrunedPoint, Program, Keep], ...]
+    """All programs of the curve, from the largest."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,8 @@ class Asked:
     samples: int = SAMPLES
     step: bool = False
     devices: tuple[str, ...] = ()
+    family: bool = False
+    """Write all programs of the curve, each with its share of one calibration."""
     force: bool = False
     command: tuple[str, ...] = ()
 
@@ -170,8 +175,14 @@ def run(asked: Asked, estimator: Estimator, say: Listener) -> schema.PruningRepo
         model=build.model(found.program, multiply_accumulates(found.program)),
         pruning=found.result,
     )
+    everything = None
+    if asked.family:
+        with say.step(f"calibrate on {calibration.source}"):
+            everything = calibrate(program, calibration.batches(64, len(calibration)))
     with files.whole_folder(asked.out) as out:
         found.program.save(out / "program.edgemix")
+        if everything is not None:
+            family.write(out, found.pruner, found.members, everything)
         files.write_text(out / "pruning.json", report.model_dump_json(indent=1) + "\n")
         files.write_text(out / "pruning.html", render_pruning(report))
     return report
@@ -226,28 +237,29 @@ def pruned(
     asked = goal.amount if (goal.what, goal.unit) == (MACS, "%") else None
     shares = {share: _at(pruner, share) for share in pruning.curve if share != asked}
     kept: dict[str, Keep] = {f"{s:.0%} of MACs": k for s, k in shares.items() if k is not None}
-    points = [_point("whole", program, expected, expected, held_out, gauge)]
-    small = program
+    whole = _point("whole", program, expected, expected, held_out, gauge)
+    members = [(whole, program, pruner.units.everything())]
     with say.step("prune and fit", float(len(kept) + 1)) as done:
         for i, (name, some) in enumerate([*kept.items(), (_asked(goal, pruning.budget), keep)]):
             made = pruner.made(some, lambda share, i=i: done(i + share))  # type: ignore[misc]
-            chosen = some is keep
-            points.append(
-                _point(name, made, expected, outputs(made, x), held_out, gauge, chosen=chosen)
+            point = _point(
+                name, made, expected, outputs(made, x), held_out, gauge, chosen=some is keep
             )
-            small = made if chosen else small
-    points.sort(key=lambda p: -p.macs)
+            members.append((point, made, some))
+    members.sort(key=lambda member: -member[0].macs)
     return Outcome(
-        small,
+        next(made for point, made, _ in members if point.chosen),
         schema.PruningResult(
             asked=pruning.model_dump(mode="json"),
             calibration=calibration.source,
             samples=len(few),
             evaluation=held_out.source,
             widths=tuple(schema.Width(**asdict(width)) for width in pruner.widths(keep)),
-            points=tuple(points),
+            points=tuple(point for point, _, _ in members),
             blind=tuple(str(where) for where in pruner.units.halted),
         ),
+        pruner,
+        tuple(members),
     )
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -15,6 +16,7 @@ from edgemix import endurance as endure
 from edgemix import graph as g
 from edgemix.data import Data
 from edgemix.errors import InputError, UnsupportedError
+from edgemix.family import CALIBRATION
 from edgemix.latency.estimator import Device, Estimator
 from edgemix.order import Listener, Order
 from edgemix.program import Program
@@ -209,12 +211,15 @@ def _refuse_unsupported(chosen: list[Target], program: Program) -> None:
 def _calibration(order: Order, program: Program, source: Data, say: Listener) -> Calibration:
     """The saved calibration of the same program and data if there is one, else a new one.
 
+    It lies in the output folder, or beside a program that inherits it from its family.
+
     One that was interrupted goes on where it was: what it had gathered lies in the cache.
     """
     limit = min(order.samples, len(source))
     limit -= limit % program.inputs[0].shape[0]
-    saved = order.out / "calibration.safetensors"
-    if saved.exists():
+    beside = Path(order.source).with_name(CALIBRATION)
+    saved = next((f for f in (order.out / CALIBRATION, beside) if f.is_file()), None)
+    if saved is not None:
         wanted = DataPrint(
             limit, source.samples.shape[1:], fingerprint(source.batches(BATCH, limit))
         )

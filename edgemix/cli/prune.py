@@ -42,7 +42,8 @@ def prune(
         Importance,
         typer.Option(
             help="What a unit is worth: refit (what the outputs lose after the others make up for "
-            "it), hessian, taylor (needs labels), activation, magnitude (needs no data)."
+            "it), hessian, taylor (needs labels), activation, "
+            "magnitude, order (of models trained in nested widths; these two need no data)."
         ),
     ] = "refit",
     heads: Annotated[
@@ -70,6 +71,14 @@ def prune(
     samples: Annotated[int, typer.Option(min=1, help="Calibration samples at most.")] = 512,
     step: Annotated[
         bool, typer.Option("--step", help="One step of a model that works on sequences.")
+    ] = False,
+    family: Annotated[
+        bool,
+        typer.Option(
+            "--family",
+            help="Write every program of the curve, all with one calibration; `edgemix deploy "
+            "FOLDER --budget …` takes the largest that keeps within its budgets.",
+        ),
     ] = False,
     device: Annotated[
         list[str] | None,
@@ -105,7 +114,7 @@ def prune(
         raise InputError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
     asked = Asked(
         source, out, pruning, calibrate, evaluate or calibrate, samples, step,
-        tuple(device or ()), force, ("edgemix", *sys.argv[1:]),
+        tuple(device or ()), family, force, ("edgemix", *sys.argv[1:]),
     )  # fmt: skip
     with console.Bars(quiet=quiet or as_json) as bars:
         report = run(asked, house(), bars)

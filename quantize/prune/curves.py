@@ -16,11 +16,14 @@ from edgemix.program import Program
 from edgemix.quantize.prune.axes import Group, Index, Units
 from edgemix.quantize.prune.observe import Observation, Reader
 
-Importance = Literal["refit", "hessian", "taylor", "activation", "magnitude"]
+Importance = Literal["refit", "hessian", "taylor", "activation", "magnitude", "order"]
 """What a unit is worth. ``refit``: what is left of the outputs' error after the weights that stay
 make up for it; ``hessian``: the outputs' squared change to first order (Gauss-Newton's diagonal);
 ``taylor``: the loss's change to first order; ``activation``: the size of what is read times its
-weights; ``magnitude``: the size of the weights."""
+weights; ``magnitude``: the size of the weights; ``order``: the first of each width are worth most,
+as in models that were trained in nested widths."""
+
+WITHOUT_DATA = ("magnitude", "order")
 
 _DAMPING = 0.01
 _FEW = 64
@@ -46,8 +49,10 @@ def curves(
         program: whose units they are.
         units: the groups.
         importance: what a unit is worth.
-        found: what data says of them; None only for ``magnitude``.
+        found: what data says of them; None only for those that need no data.
     """
+    if importance == "order":
+        return tuple(_by_place(group) for group in units.groups)
     if importance == "refit":
         assert found is not None
         places = tuple(_places(units, program, found))
@@ -61,6 +66,12 @@ def _by_score(group: Group, scores: npt.NDArray[np.float64]) -> Curve:
     own = scores[group.units]
     order = np.argsort(own, kind="stable")
     return Curve(group, group.units[order], np.concatenate([[0.0], np.cumsum(own[order])]))
+
+
+def _by_place(group: Group) -> Curve:
+    """The last goes first; all widths shrink alike."""
+    count = len(group.units)
+    return Curve(group, group.units[::-1], np.linspace(0.0, 1.0, count + 1) ** 2 * count)
 
 
 def _scores(

@@ -13,7 +13,7 @@ from edgemix.errors import InputError
 from edgemix.program import Program, Step
 from edgemix.quantize.prune.allocate import Limits, allocate, kept
 from edgemix.quantize.prune.axes import Units, units_of
-from edgemix.quantize.prune.curves import Curve, curves
+from edgemix.quantize.prune.curves import WITHOUT_DATA, Curve, curves
 from edgemix.quantize.prune.cut import Keep, cut
 from edgemix.quantize.prune.observe import Observation, observe
 from edgemix.quantize.prune.project import project
@@ -85,7 +85,7 @@ class Pruner:
                 do="give calibration data with y, or another importance",
             )
         found = None
-        if pruning.importance != "magnitude" or (program.states and pruning.refit):
+        if pruning.importance not in WITHOUT_DATA or (program.states and pruning.refit):
             loss = labels if pruning.importance == "taylor" else None
             found = observe(
                 program, units, samples, loss, lambda done: on_step(0.9 * done / len(samples))
