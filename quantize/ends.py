@@ -11,8 +11,7 @@ from edgemix.quantize.recipe import LayerException, Recipe
 def keep_ends(module: GraphModule, recipe: Recipe) -> Recipe:
     """The recipe with an exception for every linear operator at either end of a graph.
 
-    First are those that no other stands before, last those that none comes after. Exceptions that
-    the recipe has win over these.
+    Exceptions that the recipe has win over these.
     """
     if recipe.ends is None:
         return recipe
@@ -22,13 +21,14 @@ def keep_ends(module: GraphModule, recipe: Recipe) -> Recipe:
         wide["operands"] = recipe.ends
     found = tuple(
         LayerException(match=node.name, **wide)  # type: ignore[arg-type]
-        for node in _ends(module)
+        for node in ends(module)
         if node.name not in there
     )
     return recipe.model_copy(update={"exceptions": (*found, *recipe.exceptions)})
 
 
-def _ends(module: GraphModule) -> list[Node]:
+def ends(module: GraphModule) -> list[Node]:
+    """The linear operators that no other stands before, and those that none comes after."""
     nodes = list(module.graph.nodes)
     behind: set[Node] = set()
     for node in nodes:

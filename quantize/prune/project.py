@@ -17,8 +17,8 @@ from edgemix import graph as g
 from edgemix.program import Program, Step
 from edgemix.quantize.prune.axes import Units
 from edgemix.quantize.prune.cut import Keep
+from edgemix.quantize.prune.lockstep import owns_weights, set_constant
 from edgemix.quantize.prune.observe import Observation, Reader
-from edgemix.quantize.prune.refit import set_constant
 
 _DAMPING = 0.01
 
@@ -42,7 +42,7 @@ def project(
     for reader in found.readers:
         parts.setdefault(reader.node, []).append(reader)
     for old, new in zip(before, after, strict=True):
-        if old.name in parts and _alone(new):
+        if old.name in parts and owns_weights(new):
             _fit(module, new, parts[old.name], units.constants[_weight(old)], keep)
     return small.with_module(module, Step("refit", {"on": "the whole model's states"}))
 
@@ -50,11 +50,6 @@ def project(
 def _weight(node: Node) -> str:
     weight: Any = node.args[1]
     return str(weight.target)
-
-
-def _alone(node: Node) -> bool:
-    weights = [a for a in node.args[1:3] if isinstance(a, Node)]
-    return all(w.op == "get_attr" and len(w.users) == 1 for w in weights)
 
 
 def _fit(module: Any, node: Node, parts: list[Reader], axes: Any, keep: Keep) -> None:

@@ -1,0 +1,247 @@
+"""Two graphs of the same operators side by side: a whole model, and what pruning left of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+
+from edgemix import graph as g
+from edgemix.batched import batched
+from edgemix.graph import aten
+from edgemix.program import Program, Step
+from edgemix.quantize.columns import columns, rows
+from edgemix.quantize.prune.moments import Moments, solve
+
+_AT_ONCE = 32
+_HELD_OUT = 8
+"""One part in so many is not fitted on."""
+_TINY = 1e-3
+"""Behind a smaller factor, a layer cannot make up for what a sum lacks."""
+
+
+class Lockstep:
+    """Runs both graphs operator by operator, and stops at each layer to fit its weights.
+
+    A layer is fitted to the whole model's result, given what the pruned model has at this place:
+    an error of the layers in front is made up for, not added to. Where the result is added to
+    another value, that sum is what is fitted.
+    """
+
+    def __init__(
+        self,
+        whole: Program,
+        small: Program,
+        samples: Tensor,
+        left: Callable[[Node, Tensor], Tensor],
+    ) -> None:
+        """Take both programs, samples [n, ...], and what pruning leaves of a node's value."""
+        self._program = small
+        self.whole, _, mapped = batched(whole)
+        self.small = batched(small)[0]
+        self._left = left
+        size = whole.inputs[0].shape[0] if mapped else _AT_ONCE
+        self.pieces = torch.split(samples, size)
+        self.fitted: dict[str, Tensor] = {}
+        self.values: dict[Node, list[Any]] = {}
+        self.of: dict[Node, Node] = {}
+        """The whole graph's node for each of the small one's."""
+
+    def run(
+        self, fit: Callable[[Node, tuple[Moments, Moments]], None], on_step: Callable[[float], None]
+    ) -> None:
+        """Both graphs to their ends.
+
+        Args:
+            fit: called with every layer whose weights are its own, and the moments of what it
+                reads and should give: of samples to fit on, and of some held out.
+            on_step: called with the share that is done.
+        """
+        before, after = (_calls(m) for m in (self.whole, self.small))
+        assert [n.target for n in before] == [n.target for n in after]
+        for module in (self.whole, self.small):
+            given = module.graph.find_nodes(op="placeholder")
+            self.values[given[0]] = list(self.pieces)
+        self.of = dict(zip(after, before, strict=True))
+        last = _last_uses(self.whole) | _last_uses(self.small)
+        with torch.no_grad():
+            for i, (old, new) in enumerate(zip(before, after, strict=True)):
+                self._compute(self.whole, old)
+                if owns_weights(new):
+                    fit(new, self._moments(old, new))
+                self._compute(self.small, new)
+                for node in (*last.get(old, ()), *last.get(new, ())):
+                    self.values.pop(node, None)
+                on_step((i + 1) / len(before))
+
+    def _value(self, module: GraphModule, node: Node, piece: int) -> Any:
+        return g.constant(module, node) if node.op == "get_attr" else self.values[node][piece]
+
+    def _compute(self, module: GraphModule, node: Node) -> None:
+        found = []
+        for piece in range(len(self.pieces)):
+            args, kwargs = map_arg(
+                (node.args, node.kwargs),
+                lambda n: self._value(module, n, piece),  # noqa: B023
+            )
+            assert callable(node.target)
+            found.append(node.target(*args, **kwargs))
+        self.values[node] = found
+
+    def _moments(self, old: Node, new: Node) -> tuple[Moments, Moments]:
+        branch = _added(new)
+        moments = (Moments(), Moments())
+        for piece in range(len(self.pieces)):
+            source: Any = new.args[0]
+            x = self.values[source][piece]
+            y = self._left(old, self.values[old][piece])
+            if branch is not None:
+                y = y + self._missing(branch, piece)
+            wanted = rows(new, y)
+            for some, part in _placed(columns(new, x), wanted):
+                moments[piece % _HELD_OUT == _HELD_OUT - 1].add(part, some)
+        return moments
+
+    def matrices(self, node: Node) -> Tensor:
+        """A layer's weights as they are: [groups, rows, columns]."""
+        weight: Any = node.args[1]
+        value = g.constant(self.small, weight)
+        given: Any = node.args[6:]
+        return value.reshape(int(given[0]) if given else 1, -1, value[0].numel())
+
+    def fit(
+        self, node: Node, moments: tuple[Moments, Moments], stay: Tensor | None = None
+    ) -> Tensor:
+        """Give a layer the weights and the bias of least squared error.
+
+        Args:
+            node: the layer.
+            moments: as :meth:`run` gives them.
+            stay: which weights are not zero [groups, rows, columns]; None: any.
+
+        Returns:
+            The weights: [groups, rows, columns].
+        """
+        weight: Any = node.args[1]
+        now = g.constant(self.small, weight)
+        matrices = self.matrices(node)
+        made, offset = solve(moments, matrices, centred=has_bias(node), stay=stay)
+        self._replace(weight, made.reshape(now.shape).to(now.dtype))
+        if has_bias(node):
+            bias: Any = node.args[2]
+            self._replace(bias, offset.reshape(-1).to(now.dtype))
+        return made
+
+    def result(self, *steps: Step) -> Program:
+        """The pruned program with the weights that were fitted."""
+        module = self._program.module()
+        for name, value in self.fitted.items():
+            set_constant(module, name, value)
+        return self._program.with_module(module, *steps)
+
+    def _missing(self, branch: tuple[Node, tuple[Node, ...]], piece: int) -> Tensor:
+        """What the other term of a sum lacks, as the fitted layer sees it."""
+        other, path = branch
+        full = self.of.get(other)
+        if full is None or other not in self.values:  # or it is computed only after this layer
+            return torch.zeros(())
+        lack: Tensor = self._left(full, self.values[full][piece]) - self.values[other][piece]
+        for node in reversed(path):
+            lack = self._undone(node, lack)
+        return lack
+
+    def _undone(self, node: Node, value: Tensor) -> Tensor:
+        if node.target is aten.permute.default:
+            order: Any = node.args[1]
+            return value.permute([order.index(i) for i in range(len(order))])
+        if node.target is aten.transpose.int:
+            axes: Any = node.args[1:3]
+            return value.transpose(*axes)
+        factor: Any = node.args[1]
+        scale = g.constant(self.small, factor)
+        return value / torch.where(scale.abs() < _TINY, torch.inf, scale)
+
+    def _replace(self, node: Node, value: Tensor) -> None:
+        set_constant(self.small, str(node.target), value)
+        self.fitted[str(node.target)] = value
+
+
+def _added(node: Node) -> tuple[Node, tuple[Node, ...]] | None:
+    """The other term of the sum that a result ends in, and the operators between, or None."""
+    path: list[Node] = []
+    while len(node.users) == 1:
+        (reader,) = node.users
+        if reader.target is aten.add.Tensor and len(reader.args) == 2:
+            other = reader.args[0] if reader.args[1] is node else reader.args[1]
+            known = isinstance(other, Node) and other.op == "call_function" and other is not node
+            if known and g.shape_of(other) == g.shape_of(node):  # type: ignore[arg-type]
+                return other, tuple(path)  # type: ignore[return-value]
+            return None
+        scaled = (
+            reader.target is aten.mul.Tensor
+            and reader.args[0] is node
+            and isinstance(reader.args[1], Node)
+            and reader.args[1].op == "get_attr"
+        )
+        if not scaled and reader.target not in (aten.permute.default, aten.transpose.int):
+            return None
+        path.append(reader)
+        node = reader
+    return None
+
+
+def _placed(parts: Iterator[Tensor], wanted: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Wanted rows beside the columns of the same samples."""
+    start = 0
+    for part in parts:
+        yield wanted[start : start + len(part)], part
+        start += len(part)
+
+
+def _calls(module: GraphModule) -> list[Node]:
+    return [n for n in module.graph.nodes if n.op == "call_function"]
+
+
+def owns_weights(node: Node) -> bool:
+    """Whether a layer's weights are its own."""
+    if node.target not in g.LINEAR:
+        return False
+    weights: list[Any] = [a for a in node.args[1:3] if isinstance(a, Node)]
+    return all(
+        w.op == "get_attr"
+        and sum(len(n.users) for n in node.graph.find_nodes(op="get_attr") if n.target == w.target)
+        == 1
+        for w in weights
+    )
+
+
+def has_bias(node: Node) -> bool:
+    """Whether a layer adds a bias."""
+    return len(node.args) > 2 and node.args[2] is not None
+
+
+def _last_uses(module: GraphModule) -> dict[Node, list[Node]]:
+    """For each node, the values that nobody reads after it."""
+    last: dict[Node, Node] = {}
+    for node in module.graph.nodes:
+        for source in node.all_input_nodes:
+            last[source] = node
+    found: dict[Node, list[Node]] = {}
+    for source, node in last.items():
+        found.setdefault(node, []).append(source)
+    return found
+
+
+def set_constant(module: GraphModule, name: str, value: Tensor) -> None:
+    """Put a value in the place of a graph's constant."""
+    path, _, attribute = name.rpartition(".")
+    holder = module.get_submodule(path)
+    old = getattr(holder, attribute)
+    if isinstance(old, torch.nn.Parameter):
+        setattr(holder, attribute, torch.nn.Parameter(value, requires_grad=False))
+    else:
+        setattr(holder, attribute, value)
