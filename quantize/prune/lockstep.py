@@ -15,7 +15,7 @@ from edgemix.batched import batched
 from edgemix.graph import aten
 from edgemix.program import Program, Step
 from edgemix.quantize.columns import columns, rows
-from edgemix.quantize.prune.moments import Moments, solve
+from edgemix.quantize.prune.moments import Fit, Moments, solve
 
 _AT_ONCE = 32
 _HELD_OUT = 8
@@ -52,14 +52,13 @@ class Lockstep:
         """The whole graph's node for each of the small one's."""
 
     def run(
-        self, fit: Callable[[Node, tuple[Moments, Moments]], None], on_step: Callable[[float], None]
+        self, on_step: Callable[[float], None], change: Callable[[Node, Fit], Fit] = lambda _, f: f
     ) -> None:
         """Both graphs to their ends.
 
         Args:
-            fit: called with every layer whose weights are its own, and the moments of what it
-                reads and should give: of samples to fit on, and of some held out.
             on_step: called with the share that is done.
+            change: what becomes of the fit of a layer whose weights are its own.
         """
         before, after = (_calls(m) for m in (self.whole, self.small))
         assert [n.target for n in before] == [n.target for n in after]
@@ -72,7 +71,7 @@ class Lockstep:
             for i, (old, new) in enumerate(zip(before, after, strict=True)):
                 self._compute(self.whole, old)
                 if owns_weights(new):
-                    fit(new, self._moments(old, new))
+                    self._set(new, change(new, self._fit(new, self._moments(old, new))))
                 self._compute(self.small, new)
                 for node in (*last.get(old, ()), *last.get(new, ())):
                     self.values.pop(node, None)
@@ -106,35 +105,19 @@ class Lockstep:
                 moments[piece % _HELD_OUT == _HELD_OUT - 1].add(part, some)
         return moments
 
-    def matrices(self, node: Node) -> Tensor:
-        """A layer's weights as they are: [groups, rows, columns]."""
+    def _fit(self, node: Node, moments: tuple[Moments, Moments]) -> Fit:
         weight: Any = node.args[1]
-        value = g.constant(self.small, weight)
-        given: Any = node.args[6:]
-        return value.reshape(int(given[0]) if given else 1, -1, value[0].numel())
+        groups: Any = node.args[6] if len(node.args) > 6 else 1
+        now = g.constant(self.small, weight)
+        return solve(moments, now.reshape(groups, -1, now[0].numel()), centred=_has_bias(node))
 
-    def fit(
-        self, node: Node, moments: tuple[Moments, Moments], stay: Tensor | None = None
-    ) -> Tensor:
-        """Give a layer the weights and the bias of least squared error.
-
-        Args:
-            node: the layer.
-            moments: as :meth:`run` gives them.
-            stay: which weights are not zero [groups, rows, columns]; None: any.
-
-        Returns:
-            The weights: [groups, rows, columns].
-        """
+    def _set(self, node: Node, fit: Fit) -> None:
         weight: Any = node.args[1]
         now = g.constant(self.small, weight)
-        matrices = self.matrices(node)
-        made, offset = solve(moments, matrices, centred=has_bias(node), stay=stay)
-        self._replace(weight, made.reshape(now.shape).to(now.dtype))
-        if has_bias(node):
+        self._replace(weight, fit.weight.reshape(now.shape).to(now.dtype))
+        if _has_bias(node):
             bias: Any = node.args[2]
-            self._replace(bias, offset.reshape(-1).to(now.dtype))
-        return made
+            self._replace(bias, fit.bias.reshape(-1).to(now.dtype))
 
     def result(self, *steps: Step) -> Program:
         """The pruned program with the weights that were fitted."""
@@ -219,8 +202,7 @@ def owns_weights(node: Node) -> bool:
     )
 
 
-def has_bias(node: Node) -> bool:
-    """Whether a layer adds a bias."""
+def _has_bias(node: Node) -> bool:
     return len(node.args) > 2 and node.args[2] is not None
 
 

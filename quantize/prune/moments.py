@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 
@@ -62,57 +64,77 @@ class Moments:
         return self.wanted / n - torch.einsum("grc,gc->gr", weight, self.sum / n)
 
 
-def solve(
-    moments: tuple[Moments, Moments], now: Tensor, *, centred: bool, stay: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Weights [groups, rows, columns] and biases [groups, rows] of least squared error.
+@dataclass(frozen=True)
+class Fit:
+    """A layer's weights and bias of least squared error."""
+
+    weight: Tensor
+    """[groups, rows, columns]."""
+    bias: Tensor
+    """[groups, rows]."""
+    square: Tensor
+    """Second moments of the columns, with the ridge: [groups, columns, columns]."""
+    cross: Tensor
+    """Those of rows with columns, with what the ridge pulls towards: [groups, rows, columns]."""
+    moments: Moments
+
+    def without(self, stay: Tensor) -> Fit:
+        """The same with weights that are zero: each row is fitted over the columns that stay."""
+        weight = torch.zeros_like(self.weight)
+        for group, (square, cross, kept) in enumerate(
+            zip(self.square, self.cross, stay, strict=True)
+        ):
+            most = int(kept.sum(1).max())
+            at_once = max(_AT_ONCE // max(most, 1) ** 2, 1)
+            for rows in torch.split(torch.arange(len(kept)), at_once):
+                weight[group, rows] = _by_row(square, cross[rows], kept[rows], most)
+        return replace(self, weight=weight, bias=self.moments.offset(weight))
+
+
+def solve(moments: tuple[Moments, Moments], now: Tensor, *, centred: bool) -> Fit:
+    """The weights and biases that come nearest to what is wanted.
 
     Args:
         moments: of samples to fit on, and of samples that choose the ridge.
-        now: the weights that the ridge pulls towards.
+        now: weights that the ridge pulls towards: [groups, rows, columns].
         centred: there is a bias.
-        stay: which weights are not zero; None: any.
     """
     fit, check = moments
     damping = _DAMPINGS[1]
     if check.count and fit.count:
 
         def error(damping: float) -> float:
-            weight = _ridge(fit, now, damping, centred=centred, stay=stay)
-            return _error(weight, fit, check, centred=centred)
+            return _error(_ridge(fit, now, damping, centred=centred).weight, check, fit, centred)
 
         damping = min(_DAMPINGS, key=error)
     everything = fit.plus(check) if check.count else fit
-    weight = _ridge(everything, now, damping, centred=centred, stay=stay)
-    return weight, everything.offset(weight)
+    return _ridge(everything, now, damping, centred=centred)
 
 
-def _ridge(
-    moments: Moments, now: Tensor, damping: float, *, centred: bool, stay: Tensor | None
-) -> Tensor:
+def _ridge(moments: Moments, now: Tensor, damping: float, *, centred: bool) -> Fit:
     square, cross = moments.centred(means=centred)
     size = square.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)[:, None, None]
     ridge = damping * size
     eye = torch.eye(square.shape[1], dtype=square.dtype)
-    square, wanted = square + ridge * eye, cross + ridge * now
-    if stay is None or bool(stay.all()):
-        weight: Tensor = torch.linalg.solve(square, wanted.transpose(1, 2))
-        return weight.transpose(1, 2)
-    rows = max(_AT_ONCE // eye.numel(), 1)
-    parts = zip(torch.split(wanted, rows, 1), torch.split(stay, rows, 1), strict=True)
-    return torch.cat([_by_row(square, *part) for part in parts], 1)
+    square, cross = square + ridge * eye, cross + ridge * now
+    weight: Tensor = torch.linalg.solve(square, cross.transpose(1, 2)).transpose(1, 2)
+    return Fit(weight, moments.offset(weight), square, cross, moments)
 
 
-def _by_row(square: Tensor, wanted: Tensor, stay: Tensor) -> Tensor:
-    """Each row over its own columns; the system of those that are gone is x = 0."""
-    both = stay[:, :, :, None] & stay[:, :, None, :]
-    eye = torch.eye(square.shape[1], dtype=square.dtype)
-    own = torch.where(both, square[:, None], eye)
-    solved: Tensor = torch.linalg.solve(own, torch.where(stay, wanted, 0.0))
-    return torch.where(stay, solved, 0.0)
+def _by_row(square: Tensor, cross: Tensor, stay: Tensor, most: int) -> Tensor:
+    """Each row over its own columns, of which there are at most so many."""
+    # Columns that stay come first; of the others, the equations say x = 0.
+    order = torch.argsort(stay.int(), dim=1, descending=True, stable=True)[:, :most]
+    kept = stay.gather(1, order)
+    own = square[order[:, :, None], order[:, None, :]]
+    own = torch.where(kept[:, :, None] & kept[:, None, :], own, torch.eye(most, dtype=own.dtype))
+    wanted = torch.where(kept, cross.gather(1, order), 0.0)
+    factor = torch.linalg.cholesky(own)
+    solved = torch.cholesky_solve(wanted[:, :, None], factor)[:, :, 0]
+    return torch.zeros_like(cross).scatter(1, order, solved)
 
 
-def _error(weight: Tensor, fit: Moments, check: Moments, *, centred: bool) -> float:
+def _error(weight: Tensor, check: Moments, fit: Moments, centred: bool) -> float:
     """Squared error on what was held out, with the bias of what was fitted."""
     offset = fit.offset(weight) if centred else torch.zeros(weight.shape[:2], dtype=weight.dtype)
     m = check.count

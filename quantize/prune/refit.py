@@ -48,5 +48,5 @@ def refit(
         return value
 
     pair = Lockstep(whole, small, samples, left)
-    pair.run(lambda node, moments: pair.fit(node, moments), on_step)
+    pair.run(on_step)
     return pair.result(Step("refit", {"samples": len(samples)}))
