@@ -43,8 +43,15 @@ def nearest_of_few(values: Tensor, bits: int) -> Tensor:
     own = torch.unique(ordered.to(torch.float16))
     if len(own) <= 2**bits:
         return values.to(torch.float16).to(values.dtype)
+    gone = values == 0
+    if bool(gone.any()):  # zeros that pruning made stay: they take one of the values
+        return torch.where(gone, 0.0, _nearest(values, ordered[ordered != 0], 2**bits - 1))
+    return _nearest(values, ordered, 2**bits)
+
+
+def _nearest(values: Tensor, ordered: Tensor, count: int) -> Tensor:
     sums = torch.cat([torch.zeros(1, dtype=torch.float64), ordered.cumsum(0)])
-    centres = _dense(ordered, 2**bits)
+    centres = _dense(ordered, count)
     for _ in range(_ROUNDS):
         borders = torch.searchsorted(ordered, (centres[1:] + centres[:-1]) / 2)
         ends = torch.cat([torch.tensor([0]), borders, torch.tensor([len(ordered)])])

@@ -45,7 +45,8 @@ def learned(objective: Objective, constant: RoundedConstant, steps: int = STEPS)
     optimizer = torch.optim.Adam([soft.logit], lr=_RATE)
 
     def change(up: Tensor) -> Tensor:
-        return (down + up).clamp(encoding.qmin, encoding.qmax) * step - weight
+        moved = (down + up).clamp(encoding.qmin, encoding.qmax) * step - weight
+        return torch.where(weight == 0, 0.0, moved)  # zeros that pruning made stay
 
     for k in range(steps):
         optimizer.zero_grad()

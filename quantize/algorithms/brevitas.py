@@ -82,7 +82,8 @@ def _reround(
             with torch.no_grad():
                 found = layer.quant_weight()
         steps = constant.encoding.steps(constant.real)
-        constant.set(getattr(found, "value", found).detach() * steps)
+        made = getattr(found, "value", found).detach() * steps
+        constant.set(torch.where(constant.real == 0, 0.0, made))  # zeros of pruning stay
         on_step((i + 1) / len(layers))
     return draft.updated(simulation)
 

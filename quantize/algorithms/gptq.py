@@ -21,7 +21,8 @@ def round_by_columns(
     """The draft with weights rounded for the least error of every layer's outputs.
 
     Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
-    Transformers", ICLR 2023, algorithm 1, columns in the order of their inputs' size.
+    Transformers", ICLR 2023, algorithm 1, columns in the order of their inputs' size. Zeros stay:
+    pruning made them.
 
     Args:
         draft: any.
@@ -44,7 +45,7 @@ def rounded(objective: Objective, constant: RoundedConstant) -> Tensor:
     moment.diagonal(dim1=1, dim2=2).add_(_DAMPING * size.mean(1, keepdim=True).clamp(min=1e-12))
     # One order for all parts: they are of one layer, and share their kernel's shape.
     order = torch.argsort(size.mean(0), descending=True)
-    work, steps = work[:, :, order], steps[:, :, order]
+    work, steps, there = work[:, :, order], steps[:, :, order], (work != 0)[:, :, order]
     moment = moment[:, order][:, :, order]
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(moment))
     factor = torch.linalg.cholesky(inverse, upper=True)
@@ -52,6 +53,7 @@ def rounded(objective: Objective, constant: RoundedConstant) -> Tensor:
     for j in range(columns):
         step = steps[:, :, j]
         q = torch.round(work[:, :, j] / step).clamp(encoding.qmin, encoding.qmax) * step
+        q = torch.where(there[:, :, j], q, 0.0)
         result[:, :, j] = q
         error = (work[:, :, j] - q) / factor[:, j, j, None]
         work[:, :, j:] -= error[:, :, None] * factor[:, j, None, j:]

@@ -70,6 +70,7 @@ def polished(objective: Objective, constant: RoundedConstant, start: Tensor) -> 
     real = objective.matrices(constant.real).double()
     step = objective.matrices(encoding.steps(constant.real)).double()
     now = objective.matrices(start).double().clone()
+    there = real != 0  # zeros that pruning made stay
     moment, use = objective.inputs.double(), objective.outputs
     rows = [slice(None)] if use is None else [slice(i, i + 1) for i in range(real.shape[1])]
     use = torch.eye(real.shape[1], dtype=torch.float64)[None] if use is None else use.double()
@@ -86,7 +87,8 @@ def polished(objective: Objective, constant: RoundedConstant, start: Tensor) -> 
                     own = own.clamp(min=1e-12)
                 best = now[:, some, j] - slope / own
                 s = step[:, some, j]
-                now[:, some, j] = torch.round(best / s).clamp(encoding.qmin, encoding.qmax) * s
+                best = torch.round(best / s).clamp(encoding.qmin, encoding.qmax) * s
+                now[:, some, j] = torch.where(there[:, some, j], best, now[:, some, j])
         if torch.equal(now, before):
             break
     return now.reshape(constant.real.shape).to(constant.real.dtype)

@@ -156,7 +156,8 @@ class _Weight(_Learner):
 
     def _at(self, up: Tensor) -> Tensor:
         e = self.module.encoding
-        return (self._down + up).clamp(e.qmin, e.qmax) * self._step
+        moved = (self._down + up).clamp(e.qmin, e.qmax) * self._step
+        return torch.where(self.module.real == 0, 0.0, moved)  # zeros that pruning made stay
 
     def value(self, *args: Tensor) -> Tensor:
         return self._at(self._soft())
