@@ -231,6 +231,7 @@ class _Taps(Interpreter):
         if n.name in self.layers:
             source: Any = n.args[0]
             self.reads[n.name] = self.env[source].detach()
-            if result.requires_grad:
-                self.results[n.name] = result
+            if not result.requires_grad:  # no gate, and no weight that was trained, in front
+                result.requires_grad_()
+            self.results[n.name] = result
         return result
