@@ -108,8 +108,10 @@ class Lockstep:
     def _fit(self, node: Node, moments: tuple[Moments, Moments]) -> Fit:
         weight: Any = node.args[1]
         groups: Any = node.args[6] if len(node.args) > 6 else 1
-        now = g.constant(self.small, weight)
-        return solve(moments, now.reshape(groups, -1, now[0].numel()), centred=_has_bias(node))
+        value = g.constant(self.small, weight)
+        now = value.reshape(groups, -1, value[0].numel())
+        fit = solve(moments, now, centred=_has_bias(node))
+        return fit if bool(now.all()) else fit.without(now != 0)
 
     def _set(self, node: Node, fit: Fit) -> None:
         weight: Any = node.args[1]

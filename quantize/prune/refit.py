@@ -28,9 +28,10 @@ def refit(
     Both run side by side, operator by operator, over all samples. At each linear operator the
     weights are those of least squared error to the whole model's result, given what the pruned
     model has at this place: an error of the layers in front is made up for, not added to.
-    Where the result is added to another value, that sum is what is fitted. The ridge pulls towards
-    the weights that were cut (He et al., "Channel Pruning for Accelerating Very Deep Neural
-    Networks", ICCV 2017, section 3.1, with the ridge of each layer chosen on samples held out).
+    Where the result is added to another value, that sum is what is fitted. Weights that are zero
+    stay zero. The ridge pulls towards the weights that were cut (He et al., "Channel Pruning for
+    Accelerating Very Deep Neural Networks", ICCV 2017, section 3.1, with the ridge of each layer
+    chosen on samples held out).
 
     Args:
         whole: before pruning.

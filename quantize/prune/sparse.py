@@ -152,11 +152,9 @@ def sparsify(
     pair = Lockstep(program, program, samples, lambda _, value: value)
 
     def sparse(node: Node, fit: Fit) -> Fit:
-        now = g.constant(pair.small, _weight(node)).reshape(fit.weight.shape)
-        if not bool(now.all()):
-            fit = fit.without(now != 0)
         if node.name not in names:
             return fit
+        now = g.constant(pair.small, _weight(node)).reshape(fit.weight.shape)
         layer = _Layer(fit.weight, fit.square, now != 0)
         if pattern.run is None:
             rows, count = counts[node.name]
