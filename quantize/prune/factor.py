@@ -1,4 +1,4 @@
-"""Factorization: a linear operator as two thinner ones, where that pays.
+"""Factorization: a linear operator as two smaller ones, where that pays.
 
 A layer that takes part is first written as two that compute the same: its factors, and beside them
 inner channels for what they miss. From there on factorizing is pruning: those channels are one more
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from edgemix.quantize.prune.axes import Units, units_of
 from edgemix.quantize.prune.cut import Keep, cut
 from edgemix.quantize.prune.factors import at_each_place, second_for
 from edgemix.quantize.prune.observe import Reader, observe
-from edgemix.quantize.prune.ranks import Form, Point, choose, covariance_of, path_of
+from edgemix.quantize.prune.ranks import Form, Kind, Point, choose, covariance_of, path_of
 from edgemix.quantize.prune.refit import refit
 from edgemix.quantize.prune.rules import groups
 from edgemix.quantize.prune.size import Counted
@@ -43,7 +43,8 @@ class Factored:
     """Inner channels; None for a layer that stays whole."""
     form: Form = "kernel first"
     saved: int = 0
-    """Multiply-accumulates or weights, whichever the budget counts."""
+    """Multiply-accumulates or weights, whichever the budget counts; of a sparse factor, nonzeros
+    and their places."""
     error: float = 0.0
     """Of the outputs, predicted: squared, each output divided by its deviation."""
     reason: str = ""
@@ -55,27 +56,33 @@ def factorize(
     samples: Tensor,
     budget: float,
     counted: Counted = "macs",
+    kinds: tuple[Kind, ...] = ("low-rank",),
     on_step: Callable[[float], None] = lambda _: None,
 ) -> tuple[Program, tuple[Factored, ...]]:
-    """Replace linear operators by two of low rank, and fit both to what the whole ones computed.
+    """Replace linear operators by two smaller ones, and fit both to what the whole ones computed.
 
     Ranks are those of least predicted error of the outputs: the next inner channel to go is always
     the one that buys most. Layers for which no rank is cheaper stay whole.
+
+    Dense and sparse factors save stored weights, and multipliers of an FPGA; float runtimes
+    multiply by their zeros.
 
     Args:
         program: float, after the standard rewrites, with one input and without states.
         samples: [n, ...].
         budget: what stays, as a share of all there is: above 0, below 1.
         counted: what the budget is a share of: multiply-accumulates or weights.
+        kinds: of factors; dense and sparse ones go with a budget of weights.
         on_step: called with the share that is done.
 
     Returns:
         The program, and what became of every linear operator, in the graph's order.
 
     Raises:
-        InputError: the budget cannot be met, nothing pays, or the program cannot be observed.
+        InputError: the budget cannot be met, nothing pays, the kinds do not go with what is
+            counted, or the program cannot be observed.
     """
-    _check(program, budget)
+    _check(program, budget, counted, kinds)
     total = multiply_accumulates(program) if counted == "macs" else program.parameters
     nodes = {n.name: n for n in program.module().graph.nodes if n.target in g.LINEAR}
     reasons = {name: _reason(node) for name, node in nodes.items()}
@@ -84,7 +91,7 @@ def factorize(
         lambda done: on_step(_OBSERVED * done / len(samples)),
     )  # fmt: skip
     readers = {r.node: r for r in found.readers if not reasons[r.node]}
-    paths = {name: path_of(nodes[name], reader, counted) for name, reader in readers.items()}
+    paths = {name: path_of(nodes[name], reader, counted, kinds) for name, reader in readers.items()}
     chosen = choose(paths, total, budget * total)
     step = Step("factorize", {"share": budget, "counted": counted, "layers": len(chosen)})
     pair = _with_factors(program, readers, chosen, step)
@@ -95,10 +102,20 @@ def factorize(
     )
 
 
-def _check(program: Program, budget: float) -> None:
+def _check(program: Program, budget: float, counted: Counted, kinds: tuple[Kind, ...]) -> None:
     if not 0 < budget < 1:
         raise InputError(
             f"the budget {budget:g} is no share of what there is", do="give one between 0 and 1"
+        )
+    if unknown := set(kinds) - set(get_args(Kind)):
+        raise InputError(
+            f"there are no factors of the kind {', '.join(sorted(unknown))}",
+            do=f"take some of: {', '.join(get_args(Kind))}",
+        )
+    if counted == "macs" and "dense-sparse" in kinds:
+        raise InputError(
+            "the zeros of a sparse factor are multiplied by like any other weight",
+            do="count parameters, or leave dense-sparse out",
         )
     if program.states or len(program.inputs) != 1:
         raise InputError(
@@ -147,7 +164,7 @@ def _split(module: GraphModule, node: Node, reader: Reader, point: Point) -> str
     ones = [1] * len(kernel)
     first, second = _complete(reader, point)
     options: Any = node.args[3:]
-    if point.form == "kernel first":
+    if point.form != "channels first":
         shapes = ((len(first), channels, *kernel), (rows, len(first), *ones))
         ahead, behind = options, ()
     else:
@@ -175,7 +192,9 @@ def _complete(reader: Reader, point: Point) -> tuple[Tensor, Tensor]:
     assert first is not None
     places = weight.shape[1] // first.shape[1]
     seen = at_each_place(first, places)
-    second = second_for(weight, covariance_of(reader), seen)
+    second = point.second
+    if second is None:
+        second = second_for(weight, covariance_of(reader), seen)
     rest = weight - second @ seen
     rows, columns = len(weight), first.shape[1]
     if places == 1 and rows < columns:
@@ -190,7 +209,7 @@ def _told(node: Node, reason: str, path: tuple[Point, ...], point: Point | None)
     where, shape = g.where(node), g.shape_of(weight)
     if point is None or point.first is None:
         pays = len(path) > 1
-        why = "other layers save as much for less error" if pays else "no rank is cheaper"
+        why = "others save as much for less error" if pays else "two are not cheaper than one"
         return Factored(where, shape, reason=reason or why)
     saved = path[0].cost - point.cost
     return Factored(where, shape, len(point.first), point.form, saved, point.error)

@@ -14,6 +14,7 @@ from edgemix import rewrites
 from edgemix.diagnosis import multiply_accumulates
 from edgemix.errors import InputError
 from edgemix.program import Origin, Program
+from edgemix.quantize.prune.dense_sparse import codes, dense_sparse
 from edgemix.quantize.prune.factor import Factored, factorize
 from edgemix.quantize.prune.factors import at_each_place, by_channel, low_rank, second_for
 
@@ -81,6 +82,52 @@ def test_channels_first_is_worth_what_is_predicted(
         error = _error(weight, found, covariance, sensitivity)
         assert error == pytest.approx(float(basis.error[rank]), abs=1e-8 * total)
     assert float(basis.error[-1]) <= 1e-8 * total
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(3, 9), st.integers(3, 9), st.integers(1, 3), st.integers(0, 1000))
+def test_columns_take_so_many_vectors_and_the_best_values_of_them(
+    size: int, inner: int, each: int, seed: int
+) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    dense = torch.randn(size, inner, generator=draw, dtype=torch.float64)
+    target = torch.randn(size, 5, generator=draw, dtype=torch.float64)
+    found = codes(dense, target, each)
+    assert ((found != 0).sum(0) == each).all()
+    for column in range(5):
+        own = dense[:, found[:, column] != 0]
+        best = torch.linalg.lstsq(own, target[:, column]).solution
+        left = (target[:, column] - own @ best).square().sum()
+        mine = (target[:, column] - dense @ found[:, column]).square().sum()
+        assert float(mine) == pytest.approx(
+            float(left), rel=1e-5, abs=1e-7 * float(target.square().sum())
+        )
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(3, 12), st.integers(3, 12), st.integers(0, 1000))
+def test_the_larger_factor_is_sparse(rows: int, columns: int, seed: int) -> None:
+    weight, covariance, sensitivity = _problem(rows, columns, seed)
+    inner = min(rows, columns) - 1
+    first, second = dense_sparse(weight, covariance, sensitivity, inner, 1)
+    assert (first.shape, second.shape) == ((inner, columns), (rows, inner))
+    if rows <= columns:
+        assert ((first != 0).sum(0) <= 1).all()
+    else:
+        assert ((second != 0).sum(1) <= 1).all()
+    total = _error(weight, torch.zeros_like(weight), covariance, sensitivity)
+    assert _error(weight, second @ first, covariance, sensitivity) < total
+
+
+@pytest.mark.parametrize("rows", [10, 30])
+def test_more_nonzeros_are_nearer_and_all_of_them_are_low_rank(rows: int) -> None:
+    weight, covariance, sensitivity = _problem(rows, 20, 0)
+    errors = []
+    for each in (1, 2, 4, 6):
+        first, second = dense_sparse(weight, covariance, sensitivity, 6, each)
+        errors.append(_error(weight, second @ first, covariance, sensitivity))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] == pytest.approx(float(low_rank(weight, covariance, sensitivity).error[6]))
 
 
 def test_inner_channels_have_a_deviation_of_one() -> None:
@@ -200,7 +247,7 @@ def test_what_stays_whole_says_why(mixed: tuple[Program, Tensor], factored: _Res
     reasons = {f.where.module: f.reason for f in told if f.rank is None}
     assert reasons["deep"] == reasons["parts"] == "its groups have no channel in common"
     assert reasons["twice"] == "its weight is shared"
-    assert reasons["head"] == "no rank is cheaper"
+    assert reasons["head"] == "two are not cheaper than one"
     assert all(f.reason == "" for f in told if f.rank)
     assert [f.where.module for f in told if f.where.module == "twice"] == ["twice", "twice"]
     macs = multiply_accumulates(program)
@@ -228,6 +275,25 @@ def test_fewer_inner_channels_are_predicted_to_cost_more_and_do(
     wanted = program.run(samples)[0]
     errors = [(p.run(samples)[0] - wanted).square().mean() / wanted.var() for p in (some, fewer)]
     assert errors[0] < errors[1] < 1.0
+
+
+def test_sparse_factors_keep_their_zeros(mixed: tuple[Program, Tensor]) -> None:
+    program, samples = mixed
+    small, told = factorize(program, samples, 0.75, "parameters", ("dense-sparse",))
+    assert {f.form for f in told if f.rank} <= {"sparse first", "sparse second"}
+    assert sum(f.saved for f in told) >= 0.25 * program.parameters
+    weights = [v for v in small.graph.state_dict.values() if v.ndim > 1]
+    zeros = sum(int((v == 0).sum()) for v in weights)
+    assert small.parameters - zeros < 0.75 * program.parameters
+    wanted, found = program.run(samples)[0], small.run(samples)[0]
+    assert float((wanted - found).square().mean() / wanted.var()) < 1.0
+
+
+def test_kinds_are_known_and_go_with_what_is_counted(mixed: tuple[Program, Tensor]) -> None:
+    with pytest.raises(InputError, match="multiplied by like any other"):
+        factorize(*mixed, 0.5, kinds=("dense-sparse",))
+    with pytest.raises(InputError, match="no factors of the kind butterfly"):
+        factorize(*mixed, 0.5, kinds=("butterfly",))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("budget", [0.0, 1.0, -1.0, 2.0, float("nan")])
