@@ -335,6 +335,8 @@ def test_factors_are_pruned_factored_and_quantized_like_any_layer(
     from edgemix.quantize.recipe import Recipe
 
     (_, samples), (small, told, _) = mixed, factored
+    again = rewrites.standard(small)
+    assert multiply_accumulates(again) == multiply_accumulates(small)
     widths = {len(group.units) for group in units_of(small).groups}
     assert {f.rank for f in told if f.rank and f.rank > 1} <= widths
     smaller, _ = factorize(small, samples, 0.9)
