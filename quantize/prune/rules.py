@@ -391,7 +391,7 @@ def _free_axis(tracer: Tracer, node: Node, roots: Any, at: int) -> int:
 
 _SPLITS = frozenset({aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default})
 
-_ELEMENTWISE = (
+ELEMENTWISE = (
     *g.ARITHMETIC, *g.CLAMP_AT_ZERO, *g.COMPARISON, aten.add.Scalar, aten.sub.Scalar,
     aten.mul.Scalar, aten.div.Scalar, aten.where.self, aten.pow.Tensor_Scalar, aten.neg.default,
     aten.abs.default, aten.exp.default, aten.log.default, aten.log1p.default, aten.sqrt.default,
@@ -406,7 +406,7 @@ _ELEMENTWISE = (
 )  # fmt: skip
 
 _RULES: dict[Any, Rule] = {
-    **dict.fromkeys(_ELEMENTWISE, _elementwise),
+    **dict.fromkeys(ELEMENTWISE, _elementwise),
     aten.linear.default: _linear,
     **dict.fromkeys(g.CONVOLUTION, _convolution),
     **dict.fromkeys(g.MATRIX_PRODUCT, _product),
