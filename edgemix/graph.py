@@ -449,6 +449,31 @@ def positions(module: GraphModule) -> set[Node]:
     return found
 
 
+def deciding(module: GraphModule) -> set[Node]:
+    """Values that say nothing but which of several is larger, and how many are: two are compared.
+
+    On a grid, many would be equal, and a target that rounds one of them otherwise would choose
+    another. What is compared with a constant (a neuron's potential) is none of them.
+    """
+    found: set[Node] = set()
+    for node in reversed(module.graph.nodes):
+        value = node.meta.get("val")
+        if node.op != "call_function" or not isinstance(value, Tensor) or not node.users:
+            continue
+        counts = reordered(node).target is aten.sum.dim_IntList
+        if value.is_floating_point() and all(
+            user in found or (user.target in COMPARISON and (counts or _of_two(user)))
+            for user in node.users
+        ):
+            found.add(node)
+    return found
+
+
+def _of_two(node: Node) -> bool:
+    """Whether an operator reads two values, none of them a constant."""
+    return sum(n.op != "get_attr" for n in node.all_input_nodes) == 2
+
+
 def _places(user: Node, node: Node) -> bool:
     if user.target is aten.grid_sampler.default:
         return user.args[1] is node and user.args[0] is not node

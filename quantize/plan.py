@@ -3,8 +3,8 @@
 Which activations share one encoding: views and selections with their input; what is joined with
 what it is joined to; the operands and the result of an addition where the recipe aligns them; a
 state before a step and after it. Which stay unquantized, because they are exact in a wide
-accumulator, or because they are places: see :func:`edgemix.graph.exact_between` and
-:func:`edgemix.graph.positions`.
+accumulator, or because they are places, or decide: see :func:`edgemix.graph.exact_between`,
+:func:`edgemix.graph.positions` and :func:`edgemix.graph.deciding`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def assign(module: GraphModule, calibration: Calibration, recipe: Recipe, states
     ranges: dict[str, Range] = {}
     rules: dict[str, Rule] = {}
     fixed: dict[str, Encoding] = {}
-    places = g.positions(module)
+    places = g.positions(module) | g.deciding(module)
     summed = set(g.integrating(module, states))
     wide = summed | {a for a, b in g.fed_back(module, states) if b in summed} | _added(summed)
     for node in module.graph.nodes:
@@ -219,7 +219,7 @@ def _is_one_of(encodings: Mapping[str, Encoding], root: str, fixed: Mapping[str,
 
 def _constants(module: GraphModule, recipe: Recipe) -> Iterator[tuple[tuple[str, str], Encoding]]:
     """The encodings of weights, and of the constants of arithmetic between quantized values."""
-    places = g.positions(module)
+    places = g.positions(module) | g.deciding(module)
     for node in module.graph.nodes:
         if node.op != "call_function" or node in places:
             continue

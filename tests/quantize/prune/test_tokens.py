@@ -160,7 +160,7 @@ def _program(module: nn.Module, *sizes: int) -> Program:
 
 def _vit(**options: int) -> Program:
     torch.manual_seed(0)
-    return _program(ViT(**{"dim": 32, "depth": 3, "heads": 2, **options}), 1, 1, 32, 32)
+    return _program(ViT(**{"dim": 32, "depth": 2, "heads": 2, **options}), 1, 1, 32, 32)
 
 
 SAMPLES = torch.randn(6, 1, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -168,8 +168,8 @@ SAMPLES = torch.randn(6, 1, 32, 32, generator=torch.Generator().manual_seed(0))
 
 def test_a_class_token_asked_alone_costs_nothing() -> None:
     program = _vit()
-    small, plan = reduce_tokens(program, SAMPLES, "tome", 0.9)
-    assert [(r.before, r.after) for r in plan.layers] == [(65, 65), (65, 65), (65, 1)]
+    small, plan = reduce_tokens(program, SAMPLES, "tome", 0.95)
+    assert [(r.before, r.after) for r in plan.layers] == [(65, 65), (65, 1)]
     assert plan.choosing == 0
     span = program.run(SAMPLES)[0].abs().max()
     assert (small.run(SAMPLES)[0] - program.run(SAMPLES)[0]).abs().max() < 1e-6 * span
@@ -191,7 +191,7 @@ def test_a_budget_is_kept_and_counted(method: Method) -> None:
     assert error is not None
     assert abs(error - plan.sqnr_db) < 0.1
     paths = {where(n).module for n in small.module().graph.nodes if n.op == "call_function"}
-    assert {"blocks.0.qkv", "blocks.2.reduce"} <= paths
+    assert {"blocks.0.qkv", "blocks.1.reduce"} <= paths
 
 
 class _Mean(nn.Module):
