@@ -1,0 +1,193 @@
+"""Training what pruning left for a few epochs, towards the outputs of the whole program."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from edgemix import graph as g
+from edgemix.batched import batched
+from edgemix.errors import InputError
+from edgemix.program import Program, Step
+
+_RATES = (1e-3, 3e-4)
+"""Learning rates that are tried; the one that suits samples which nothing learnt from stays."""
+_BATCH = 64
+_DECAY = 0.01
+_LONGEST_STEP = 1.0
+"""Of a step's gradient, in its norm: one odd batch must not undo the others."""
+_HELD_OUT = 10
+"""One sample in so many is not learnt from."""
+_FEWEST = 2 * _HELD_OUT
+
+
+def finetune(
+    whole: Program,
+    small: Program,
+    samples: Tensor,
+    labels: Tensor | None,
+    epochs: int,
+    on_step: Callable[[float], None] = lambda _: None,
+) -> Program:
+    """The pruned program after some epochs of training.
+
+    It learns what the whole program answers (Hinton et al., "Distilling the Knowledge in a Neural
+    Network", 2015, at temperature 1), and what is true where labels say so. All of its weights
+    move, also those that rewrites made. What is worse than before on samples held out is dropped.
+
+    Args:
+        whole: before pruning.
+        small: after it, with one input and no states.
+        samples: [n, ...].
+        labels: classes [n], or the true outputs [n, ...]; None: the whole program alone teaches.
+        epochs: how often every sample is seen.
+        on_step: called with the share that is done.
+
+    Raises:
+        InputError: a program with states or several inputs, too few samples, or labels that do
+            not fit them.
+    """
+    if small.states or len(small.inputs) != 1:
+        raise InputError(
+            "a pruned program with states, or with several inputs, cannot be trained here",
+            do="train it where the model comes from, or leave out the epochs",
+        )
+    with torch.no_grad():
+        run = batched(whole)[1]
+        wanted = torch.cat([run(x)[0] for x in torch.split(samples, _BATCH)])
+    _check(samples, labels, wanted)
+    module, run, _ = batched(small)
+    weights = _weights(module)
+    learn(lambda x: run(x)[0], tuple(weights.values()), samples, wanted, labels, epochs, on_step)
+    made = small.module()
+    for name, value in weights.items():
+        _set(made, name, nn.Parameter(value.detach(), requires_grad=False))
+    return small.with_module(made, Step("finetune", {"samples": len(samples), "epochs": epochs}))
+
+
+def learn(
+    run: Callable[[Tensor], Tensor],
+    weights: Sequence[Tensor],
+    samples: Tensor,
+    wanted: Tensor,
+    labels: Tensor | None,
+    epochs: int,
+    on_step: Callable[[float], None] = lambda _: None,
+) -> None:
+    """Train weights in place: AdamW, its rate falling as a cosine, the better of some rates.
+
+    Args:
+        run: samples to outputs, by these weights.
+        weights: those that move.
+        samples: [n, ...].
+        wanted: the teacher's outputs: [n, ...].
+        labels: as :func:`finetune` takes them.
+        epochs: how often every sample is seen.
+        on_step: called with the share that is done.
+    """
+    held = torch.arange(len(samples)) % _HELD_OUT == _HELD_OUT - 1
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))
+    kept, seen = order[held], order[~held]
+
+    def loss(index: Tensor) -> Tensor:
+        own = None if labels is None else labels[index]
+        return _loss(run(samples[index]), wanted[index], own)
+
+    def judged() -> float:
+        with torch.no_grad():
+            return sum(float(loss(i)) * len(i) for i in torch.split(kept, _BATCH)) / len(kept)
+
+    start = best = [w.detach().clone() for w in weights]
+    lowest = judged()
+    steps = epochs * math.ceil(len(seen) / _BATCH)
+    for turn, rate in enumerate(_RATES):
+        _put(weights, start)
+        for done in _descend(loss, weights, seen, rate, steps):
+            on_step((turn + done / steps) / len(_RATES))
+        # A rate that was too high may have left no number at all, which is less than nothing.
+        if (found := judged()) < lowest:
+            lowest, best = found, [w.detach().clone() for w in weights]
+    _put(weights, best)
+
+
+def _descend(
+    loss: Callable[[Tensor], Tensor], weights: Sequence[Tensor], seen: Tensor, rate: float,
+    steps: int,
+) -> Iterable[int]:  # fmt: skip
+    """One training; gives the number of every step that is done."""
+    generator = torch.Generator().manual_seed(1)
+    optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=_DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
+    done = 0
+    while done < steps:
+        for index in torch.split(seen[torch.randperm(len(seen), generator=generator)], _BATCH):
+            optimizer.zero_grad()
+            loss(index).backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(weights, _LONGEST_STEP)
+            optimizer.step()
+            schedule.step()
+            done += 1
+            yield done
+
+
+def _loss(found: Tensor, wanted: Tensor, labels: Tensor | None) -> Tensor:
+    """Of classes: divergence from the teacher, and cross-entropy; else squared errors."""
+    if labels is None:
+        return nn.functional.mse_loss(found, wanted)
+    if labels.is_floating_point():
+        return nn.functional.mse_loss(found, wanted) + nn.functional.mse_loss(found, labels)
+    taught = nn.functional.kl_div(
+        found.log_softmax(1), wanted.log_softmax(1), reduction="batchmean", log_target=True
+    )
+    return taught + nn.functional.cross_entropy(found, labels)
+
+
+def _put(weights: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for weight, value in zip(weights, values, strict=True):
+            weight.copy_(value)
+
+
+def _weights(module: GraphModule) -> dict[str, nn.Parameter]:
+    """A graph's float constants by name, made parameters in place."""
+    found: dict[str, nn.Parameter] = {}
+    for node in module.graph.find_nodes(op="get_attr"):
+        name = str(node.target)
+        if not node.users or g.holds_graph(module, node) or name in found:
+            continue
+        value = g.constant(module, node)
+        if value.is_floating_point():
+            found[name] = nn.Parameter(value.clone())
+            _set(module, name, found[name])
+    return found
+
+
+def _set(module: GraphModule, name: str, value: nn.Parameter) -> None:
+    path, _, attribute = name.rpartition(".")
+    holder = module.get_submodule(path)
+    delattr(holder, attribute)
+    holder.register_parameter(attribute, value)
+
+
+def _check(samples: Tensor, labels: Tensor | None, outputs: Tensor) -> None:
+    if len(samples) < _FEWEST:
+        raise InputError(
+            f"{len(samples)} samples are too few to train on", do=f"give {_FEWEST} at least"
+        )
+    if labels is None:
+        return
+    wanted = tuple(outputs.shape) if labels.is_floating_point() else (len(samples),)
+    if tuple(labels.shape) != wanted:
+        raise InputError(
+            f"the labels have shape {tuple(labels.shape)}",
+            do=f"give {wanted}, for these samples",
+        )
+    if not labels.is_floating_point() and outputs.ndim != 2:
+        raise InputError(
+            f"the outputs {tuple(outputs.shape[1:])} are not of one class a sample",
+            do="give the true outputs as labels, or none",
+        )
