@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from edgemix import data, family, files, proof, rewrites, sources, targets
-from edgemix.batched import batched
 from edgemix.data import Data
 from edgemix.diagnosis import multiply_accumulates
 from edgemix.errors import InputError
@@ -26,7 +25,7 @@ from edgemix.program import Program
 from edgemix.quantize.calibrate import calibrate
 from edgemix.quantize.convert import quantize
 from edgemix.quantize.prune.cut import Keep
-from edgemix.quantize.prune.prune import Pruner
+from edgemix.quantize.prune.prune import Pruner, outputs
 from edgemix.quantize.prune.recipe import MACS, PARAMETERS, Goal, Pruning
 from edgemix.quantize.prune.size import Counted
 from edgemix.quantize.recipe import Recipe
@@ -231,30 +230,33 @@ def pruned(
     with say.step(f"weigh units on {calibration.source}", 1.0) as done:
         labels = None if few.labels is None else torch.from_numpy(few.labels).long()
         pruner = Pruner.of(program, pruning, few.tensor(), labels, done)
-    keep = _within(pruner, goal, gauge, say)
+    counted, limit = _limit(pruner, goal, gauge, say)
     x = held_out.head(min(EVALUATED, len(held_out))).tensor()
     expected = outputs(program, x)
-    asked = goal.amount if (goal.what, goal.unit) == (MACS, "%") else None
-    shares = {share: _at(pruner, share) for share in pruning.curve if share != asked}
-    kept: dict[str, Keep] = {f"{s:.0%} of MACs": k for s, k in shares.items() if k is not None}
+    own = _asked(goal, pruning.budget)
     whole = _point("whole", program, expected, expected, held_out, gauge)
     members = [(whole, program, pruner.units.everything())]
-    with say.step("prune and fit", float(len(kept) + 1)) as done:
-        for i, (name, some) in enumerate([*kept.items(), (_asked(goal, pruning.budget), keep)]):
-            made = pruner.made(some, lambda share, i=i: done(i + share))  # type: ignore[misc]
-            point = _point(
-                name, made, expected, outputs(made, x), held_out, gauge, chosen=some is keep
-            )
-            members.append((point, made, some))
+    limits: dict[str, tuple[Counted, float]] = {
+        f"{share:.0%} of MACs": ("macs", share * pruner.total("macs"))
+        for share in pruning.curve
+        if _at(pruner, share) is not None
+    } | {own: (counted, limit)}
+    with say.step("prune and fit", float(len(limits))) as done:
+        for i, (name, bound) in enumerate(limits.items()):
+            keep, made = pruner.within(*bound, lambda share, i=i: done(i + share))  # type: ignore[misc]
+            found = outputs(made, x)
+            point = _point(name, made, expected, found, held_out, gauge, chosen=name == own)
+            members.append((point, made, keep))
     members.sort(key=lambda member: -member[0].macs)
+    small, chosen = next((made, keep) for point, made, keep in members if point.chosen)
     return Outcome(
-        next(made for point, made, _ in members if point.chosen),
+        small,
         schema.PruningResult(
             asked=pruning.model_dump(mode="json"),
             calibration=calibration.source,
             samples=len(few),
             evaluation=held_out.source,
-            widths=tuple(schema.Width(**asdict(width)) for width in pruner.widths(keep)),
+            widths=tuple(schema.Width(**asdict(width)) for width in pruner.widths(chosen)),
             points=tuple(point for point, _, _ in members),
             blind=tuple(str(where) for where in pruner.units.halted),
         ),
@@ -275,17 +277,18 @@ def _at(pruner: Pruner, share: float) -> Keep | None:
         return None
 
 
-def _within(pruner: Pruner, goal: Goal, gauge: Gauge, say: Listener) -> Keep:
-    """What stays for a goal; of figures that must be asked for, by halving shares of the MACs."""
+def _limit(pruner: Pruner, goal: Goal, gauge: Gauge, say: Listener) -> tuple[Counted, float]:
+    """A goal as a limit; of figures that must be asked for, by halving shares of the MACs."""
     if goal.what in (MACS, PARAMETERS):
         counted: Counted = "macs" if goal.what == MACS else "parameters"
-        return pruner.keep(counted, goal.limit(pruner.total(counted)))
+        limit = goal.limit(pruner.total(counted))
+        pruner.keep(counted, limit)
+        return counted, limit
     with say.step(f"look for {pruner.pruning.budget}", float(_STEPS)) as done:
         whole = gauge.figure(goal, pruner.program)
         limit = gauge.limit(goal, whole)
-        everything = pruner.units.everything()
         if whole <= limit:
-            return everything
+            return "macs", pruner.total("macs")
         low, high, found = 0.0, 1.0, None
         least = whole
         for step in range(_STEPS):
@@ -297,7 +300,7 @@ def _within(pruner: Pruner, goal: Goal, gauge: Gauge, say: Listener) -> Keep:
                 now = gauge.figure(goal, pruner.cut(keep))
                 least = min(least, now)
                 low, high = (share, high) if now <= limit else (low, share)
-                found = keep if now <= limit else found
+                found = share if now <= limit else found
             done(step + 1.0)
     if found is None:
         raise InputError(
@@ -305,17 +308,7 @@ def _within(pruner: Pruner, goal: Goal, gauge: Gauge, say: Listener) -> Keep:
             f"{gauge.shown(goal, least)} of {gauge.shown(goal, whole)}",
             do="ask for less, or lower what each width keeps (--least)",
         )
-    return found
-
-
-def outputs(program: Program, x: Tensor) -> Tensor:
-    """The first output on many samples."""
-    if program.states:
-        return program.run(x)[0]
-    _, run, mapped = batched(program)
-    size = program.inputs[0].shape[0] if mapped else _AT_ONCE
-    with torch.no_grad():
-        return torch.cat([run(some)[0] for some in torch.split(x, size)])
+    return "macs", found * pruner.total("macs")
 
 
 def _point(

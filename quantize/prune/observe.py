@@ -50,6 +50,11 @@ class Observation:
     zero where no slope gets through."""
     readers: tuple[Reader, ...]
 
+    def by_share(self) -> Observation:
+        """The same, where an error costs the share of its layer's own results that it is."""
+        readers = (replace(r, sensitivity=_relative(r, self.readers)) for r in self.readers)
+        return Observation(self.slopes, tuple(readers))
+
 
 def observe(
     program: Program,
@@ -79,9 +84,9 @@ def observe(
     else:
         sums, slopes = _back_and_forth(program, units, samples, labels, on_samples)
     readers = tuple(_readers(program, sums))
-    if program.states or any(not r.sensitivity.any() for r in readers):
-        readers = tuple(replace(r, sensitivity=_relative(r, readers)) for r in readers)
-    return Observation(slopes, readers)
+    found = Observation(slopes, readers)
+    blind = program.states or any(not r.sensitivity.any() for r in readers)
+    return found.by_share() if blind else found
 
 
 def _relative(reader: Reader, readers: tuple[Reader, ...]) -> Tensor:
@@ -231,7 +236,7 @@ class _Taps(Interpreter):
         if n.name in self.layers:
             source: Any = n.args[0]
             self.reads[n.name] = self.env[source].detach()
-            if not result.requires_grad:  # no gate, and no weight that was trained, in front
-                result.requires_grad_()
-            self.results[n.name] = result
+            if torch.is_grad_enabled():
+                # Behind no gate and no weight that can be trained nothing wants a slope yet.
+                self.results[n.name] = result if result.requires_grad else result.requires_grad_()
         return result

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+import numpy as np
+import torch
 from torch import Tensor
 
+from edgemix.batched import batched
 from edgemix.errors import InputError
 from edgemix.program import Program, Step
 from edgemix.quantize.prune.allocate import Limits, allocate, kept
@@ -22,6 +25,8 @@ from edgemix.quantize.prune.refit import refit
 from edgemix.quantize.prune.size import Counted, Terms, count
 
 Heard = Callable[[float], None]
+_COMPARED = 256
+_AT_ONCE = 32
 
 
 def _nobody(_: float) -> None:
@@ -45,7 +50,8 @@ class Pruner:
     pruning: Pruning
     samples: Tensor
     units: Units
-    curves: tuple[Curve, ...]
+    curves: tuple[tuple[Curve, ...], ...]
+    """Of each way to weigh units."""
     found: Observation | None
     terms: dict[Counted, Terms] = field(default_factory=dict)
 
@@ -90,7 +96,12 @@ class Pruner:
             found = observe(
                 program, units, samples, loss, lambda done: on_step(0.9 * done / len(samples))
             )
-        made = curves(program, units, pruning.importance, found)
+        ways = [found]
+        if pruning.importance == "refit" and found is not None:
+            # Slopes tell far changes badly, shares know nothing of the outputs: each is better at
+            # times, and the outputs tell.
+            ways.append(found.by_share())
+        made = tuple(curves(program, units, pruning.importance, way) for way in ways)
         on_step(1.0)
         return cls(program, pruning, samples, units, made, found)
 
@@ -99,14 +110,40 @@ class Pruner:
         return self._terms(counted).total(self.units.everything() if keep is None else keep)
 
     def keep(self, counted: Counted, limit: float) -> Keep:
-        """Which units stay for a limit on multiply-accumulates or weights.
+        """Which units stay for a limit on multiply-accumulates or weights, by the first way.
 
         Raises:
             InputError: it cannot be met.
         """
-        return allocate(
-            self.curves, self._terms(counted), self.units.everything(), limit, self._limits()
-        )
+        return self._keeps(counted, limit)[0]
+
+    def _keeps(self, counted: Counted, limit: float) -> list[Keep]:
+        everything, terms = self.units.everything(), self._terms(counted)
+        return [allocate(way, terms, everything, limit, self._limits()) for way in self.curves]
+
+    def within(
+        self, counted: Counted, limit: float, on_step: Heard = _nobody
+    ) -> tuple[Keep, Program]:
+        """The pruned program within a limit, by the way that leaves the outputs nearest.
+
+        Raises:
+            InputError: it cannot be met.
+        """
+        keeps = self._keeps(counted, limit)
+        if not self.pruning.refit:
+            return keeps[0], self.made(keeps[0], on_step)
+        made: list[tuple[Keep, Program]] = []
+        for i, keep in enumerate(keeps):
+            if not any(np.array_equal(keep, other) for other, _ in made):
+                made.append((keep, self.made(keep, _part(on_step, i, len(keeps)))))
+        on_step(1.0)
+        return min(made, key=lambda pair: self._error(pair[1])) if len(made) > 1 else made[0]
+
+    def _error(self, small: Program) -> float:
+        """What the outputs lose on the calibration samples."""
+        some = self.samples[:_COMPARED]
+        change = outputs(small, some) - outputs(self.program, some)
+        return float(change.double().square().sum())
 
     def cut(self, keep: Keep) -> Program:
         """The program without the units that go, its weights as they were."""
@@ -130,7 +167,7 @@ class Pruner:
 
     def widths(self, keep: Keep) -> tuple[Width, ...]:
         """Every width that shrinks."""
-        found = (Width(*entry) for entry in kept(self.curves, keep))
+        found = (Width(*entry) for entry in kept(self.curves[0], keep))
         return tuple(width for width in found if width.after < width.before)
 
     def _terms(self, counted: Counted) -> Terms:
@@ -140,6 +177,21 @@ class Pruner:
 
     def _limits(self) -> Limits:
         return Limits(self.pruning.least, self.pruning.multiple, tuple(self.pruning.keep))
+
+
+def _part(on_step: Heard, i: int, of: int) -> Heard:
+    """A listener for one of several equal parts."""
+    return lambda share: on_step((i + share) / of)
+
+
+def outputs(program: Program, x: Tensor) -> Tensor:
+    """The first output on many samples."""
+    if program.states:
+        return program.run(x)[0]
+    _, run, mapped = batched(program)
+    size = program.inputs[0].shape[0] if mapped else _AT_ONCE
+    with torch.no_grad():
+        return torch.cat([run(some)[0] for some in torch.split(x, size)])
 
 
 def _check_patterns(units: Units, pruning: Pruning) -> None:
@@ -177,4 +229,4 @@ def prune(
         raise InputError(f"{goal.what} has to be estimated", do="prune with `edgemix prune`")
     counted: Counted = "macs" if goal.what == MACS else "parameters"
     pruner = Pruner.of(program, chosen, samples, labels)
-    return pruner.made(pruner.keep(counted, goal.limit(pruner.total(counted))))
+    return pruner.within(counted, goal.limit(pruner.total(counted)))[1]
