@@ -8,6 +8,7 @@ from torch.fx import GraphModule
 
 from edgemix import graph as g
 from edgemix.program import Program
+from edgemix.targets.coreml.sparse import has_sparse_weights
 
 _MACOS = {15: 12, 16: 13, 17: 14, 18: 15}
 _FIRST_VERSION = 6
@@ -54,5 +55,7 @@ def deployment(program: Program, module: GraphModule) -> Deployment:
         features.append((18, "weights in blocks"))
     if program.palettes:
         features.append((16, "palettes"))
+    elif has_sparse_weights(module):
+        features.append((16, "sparse weights"))
     ios = max((version for version, _ in features), default=15)
     return Deployment(ios, tuple(name for version, name in features if version == ios))

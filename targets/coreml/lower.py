@@ -27,6 +27,7 @@ from edgemix.targets.coreml.deployment import deployment
 from edgemix.targets.coreml.package import open_package
 from edgemix.targets.coreml.placement import placements, summarize
 from edgemix.targets.coreml.shipping import Shipping
+from edgemix.targets.coreml.sparse import has_sparse_weights, with_sparse
 from edgemix.targets.results import own_results
 
 MAIN = "model.mlpackage"
@@ -57,6 +58,8 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         model = _converted(ct, program, module, needs.target, shipping)
         if program.palettes:
             model = _with_palettes(ct, model)
+        elif has_sparse_weights(module):
+            model = with_sparse(model)
         _describe(model, program, shipping)
         model.save(str(path))
     native: dict[str, Any] = {}
