@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -129,8 +130,8 @@ def sparsify(
         on_step: called with the share that is done.
 
     Raises:
-        InputError: the program has states or several inputs, there are no samples, the pattern fits
-            no layer, or all weights that may go are too few.
+        InputError: the program has states or several inputs, there are no samples, or the pattern
+            fits no layer.
     """
     if not measurable(program):
         raise InputError(
@@ -191,7 +192,7 @@ class _Layer:
             best = cost.topk(pattern.stay, dim=2).indices
             return torch.zeros_like(cost, dtype=torch.bool).scatter(2, best, value=True)
 
-        return self._swept(order, pattern.run, choose)
+        return self._swept(order, self._factor(order), pattern.run, choose)
 
     def without(self, rows: Tensor, price: float) -> Tensor:
         """Weights without those whose loss costs less than a price.
@@ -200,20 +201,32 @@ class _Layer:
             rows: what the squared error of each row counts: [groups, rows].
             price: of a weight.
         """
+        order, factor = self._smallest_first
+        return self._swept(order, factor, 1, lambda cost: cost * rows[:, :, None] >= price)
+
+    @cached_property
+    def _smallest_first(self) -> tuple[Tensor, Tensor]:
+        """The columns, and their factor: the same for all prices."""
         order = torch.argsort(self._sizes())
-        return self._swept(order, 1, lambda cost: cost * rows[:, :, None] >= price)
+        return order, self._factor(order)
+
+    def _factor(self, order: Tensor) -> Tensor:
+        """Of the inverse moments of columns in this order: how later ones make up for each."""
+        moment = self._moment[:, order][:, :, order]
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(moment))
+        factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+        return factor
 
     def _sizes(self) -> Tensor:
         """Of what each column adds to the results: [columns]."""
         size = self._moment.diagonal(dim1=1, dim2=2) * self._weight.square().mean(1)
         return size.mean(0)
 
-    def _swept(self, order: Tensor, run: int, choose: Callable[[Tensor], Tensor]) -> Tensor:
+    def _swept(
+        self, order: Tensor, factor: Tensor, run: int, choose: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         """Weights whose columns, in this order and so many at once, lose what is not chosen."""
         work, there = self._weight[:, :, order].clone(), self._there[:, :, order]
-        moment = self._moment[:, order][:, :, order]
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(moment))
-        factor = torch.linalg.cholesky(inverse, upper=True)
         each = factor.diagonal(dim1=1, dim2=2)
         for start in range(0, work.shape[2], run):
             now = slice(start, start + run)
@@ -245,11 +258,7 @@ def _price(layers: Sequence[tuple[_Layer, Tensor]], count: int) -> float:
 def _counts(
     program: Program, samples: Tensor, pattern: Pattern, names: Collection[str]
 ) -> dict[str, tuple[Tensor, int]]:
-    """For each layer what an error of each row counts, and how many weights go.
-
-    Raises:
-        InputError: those that may go are too few.
-    """
+    """For each layer what an error of each row counts, and how many weights go."""
     layers: dict[str, _Layer] = {}
     weights: dict[str, Tensor] = {}
     rows: dict[str, Tensor] = {}
