@@ -32,8 +32,8 @@ class Study:
         self, program: Program, stream: Stream, method: Method, proportional: bool, samples: Tensor
     ) -> None:
         self.stream, self.method, self.proportional = stream, method, proportional
-        self.base, _, mapped = batched(program)
-        self.pieces = torch.split(samples, 1 if mapped else _AT_ONCE)
+        self.base, _, self.mapped = batched(program)
+        self.pieces = torch.split(samples, _AT_ONCE)
         self.whole = [self._outputs(self.base, x) for x in self.pieces]
         self.scale = sum(float(y.double().square().sum()) for y in self.whole)
         self._costs: dict[tuple[int, int, Place], int] = {}
@@ -81,18 +81,17 @@ class Study:
         """How many can go behind these."""
         return KINDS[self.method].most(self.stream.count - sum(gone) - self.stream.kept)
 
-    def _fits(self, gone: tuple[int, ...]) -> bool:
-        return all(some <= self._most(gone[:i]) for i, some in enumerate(gone))
+    def _fitted(self, gone: Sequence[int]) -> tuple[int, ...]:
+        """The same as far as there are so many."""
+        found: tuple[int, ...] = ()
+        for some in gone:
+            found = (*found, min(some, self._most(found)))
+        return found
 
     def _constant(self) -> list[tuple[int, ...]]:
         """As many everywhere as there are: one, two and so on."""
-        found = []
-        for some in range(1, self._most(()) + 1):
-            gone: tuple[int, ...] = ()
-            for _ in range(self._open):
-                gone = (*gone, min(some, self._most(gone)))
-            found.append(self._rest(gone))
-        return found
+        whole = range(1, self._most(()) + 1)
+        return [self._rest(self._fitted((some,) * self._open)) for some in whole]
 
     def _greedy(self, limit: float, on_step: Callable[[float], None]) -> tuple[int, ...] | None:
         """Always where a multiply-accumulate less costs least."""
@@ -122,8 +121,8 @@ class Study:
         """A step more at one place, or less than that where less suffices."""
         now = self.macs(self._rest(gone))
         for count in (*range(1, step), step, 2 * step):
-            taken = (*gone[:place], gone[place] + count, *gone[place + 1 :])
-            if not self._fits(taken):
+            taken = self._fitted((*gone[:place], gone[place] + count, *gone[place + 1 :]))
+            if taken[place] < gone[place] + count:
                 return None
             left = self.macs(self._rest(taken))
             if left <= limit or (count >= step and left < now):
@@ -168,10 +167,9 @@ class Study:
         """The SQNR that an error leaves."""
         return 10 * math.log10(self.scale / error) if error and self.scale else None
 
-    @staticmethod
-    def _outputs(module: GraphModule, x: Tensor) -> Tensor:
-        with torch.inference_mode():
-            found: Tensor = module(x)[0]
+    def _outputs(self, module: GraphModule, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            found: Tensor = torch.vmap(module)(x[:, None])[0] if self.mapped else module(x)[0]
         return found
 
 
