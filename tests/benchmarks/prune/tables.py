@@ -24,18 +24,27 @@ def markdown(found: Found) -> Iterator[str]:
                 "(multiply-accumulates of the dense model in brackets)"
             )
             yield _points(sparse)
-    refused = sorted(
-        {(r["method"], r["setting"], r["model"], r["refused"]) for r in rows if r["refused"]}
-    )
-    if refused:
+    if any(r["refused"] for r in rows):
         yield "Refused"
-        yield _table(("method", "setting", "model", "why"), refused)
+        yield _refused(r for r in rows if r["refused"])
     if "speed" in found:
         yield "Least time of one inference, one thread, float32"
         yield _speed(found["speed"])
     if "int8" in found:
         yield "Points, 8 bits on top of pruning"
         yield _int8(found["int8"])
+
+
+def _refused(rows: Iterable[Found]) -> str:
+    """Once for each reason: to whom it was given, and for which settings."""
+    found: dict[Line, dict[str, None]] = {}
+    for row in rows:
+        found.setdefault((row["method"], row["refused"], row["model"]), {})[row["setting"]] = None
+    merged: dict[Line, list[str]] = {}
+    for (method, why, model), settings in found.items():
+        merged.setdefault((method, "; ".join(settings), why), []).append(model)
+    lines = [(m, setting, ", ".join(models), why) for (m, setting, why), models in merged.items()]
+    return _table(("method", "setting", "models", "why"), lines)
 
 
 def _points(rows: list[Found]) -> str:

@@ -64,18 +64,16 @@ Peer = Callable[["Task", float, str], Made]
 """Raises Refused."""
 
 
-def bisect(
-    measure: Callable[[float], float], share: float, *, low: float = 0.0, high: float = 1.0
-) -> float:
-    """The least ratio that leaves no more than a share, of a measure that falls with the ratio."""
-    best = high
+def bisect(measure: Callable[[float], float], share: float) -> float:
+    """The least ratio that leaves no more than a share, of a measure that falls with the ratio.
+
+    One where none of those that were tried does.
+    """
+    low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if measure(middle) <= share:
-            best = high = middle
-        else:
-            low = middle
-    return best
+        low, high = (low, middle) if measure(middle) <= share else (middle, high)
+    return high
 
 
 _HALVINGS = 9
