@@ -60,7 +60,7 @@ def prune(
     ] = 0.1,
     multiple: Annotated[
         int, typer.Option(min=1, help="Widths stay multiples of this, but for narrow ones.")
-    ] = 1,
+    ] = 8,
     refit: Annotated[
         bool,
         typer.Option(help="Fit the weights that stay to what the whole model computes."),

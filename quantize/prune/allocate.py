@@ -48,12 +48,12 @@ class Limits:
 
 
 def allocate(
-    curves: Sequence[Curve], terms: Terms, keep: Keep, budget: float, limits: Limits
+    curves: Sequence[Curve], terms: Terms, keep: Keep, budget: float, limits: Limits, work: Terms
 ) -> Keep:
     """Which units stay so that the total keeps within a budget, at the least cost.
 
     Units go in the order of their curves, always those of the width whose loss buys most: cost by
-    what it saves of the total.
+    the work that it saves, among those that save anything of the total.
 
     Raises:
         InputError: all that may go does not suffice; the message says how far it goes.
@@ -71,7 +71,7 @@ def allocate(
             do="ask for less, lower what each width keeps (--least), or exclude fewer layers",
         )
     while terms.total(keep) > budget:
-        slopes = terms.slopes(keep)
+        slopes, times = terms.slopes(keep), work.slopes(keep)
         best, chosen = math.inf, (0, 0)
         for i, curve in enumerate(curves):
             step = limits.step(curve)
@@ -80,8 +80,10 @@ def allocate(
                 end = gone[i] + count
                 if end > most[i]:
                     continue
-                saved = slopes[curve.order[gone[i] : end]].sum()
-                price = (curve.cost[end] - curve.cost[gone[i]]) / max(saved, 1e-9)
+                some = curve.order[gone[i] : end]
+                if slopes[some].sum() <= 0:
+                    continue
+                price = (curve.cost[end] - curve.cost[gone[i]]) / times[some].sum()
                 if price < best:
                     best, chosen = price, (i, end)
         i, end = chosen

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,9 +39,14 @@ class Lockstep:
         small: Program,
         samples: Tensor,
         left: Callable[[Node, Tensor], Tensor],
+        gone: Collection[str] = (),
     ) -> None:
-        """Take both programs, samples [n, ...], and what pruning leaves of a node's value."""
+        """Take both programs, samples [n, ...], and what pruning leaves of a node's value.
+
+        ``gone`` names the nodes of the whole graph that the small one lacks.
+        """
         self._program = small
+        self._gone = gone
         self.whole, _, mapped = batched(whole)
         self.small = batched(small)[0]
         self._left = left
@@ -48,8 +54,6 @@ class Lockstep:
         self.pieces = torch.split(samples, size)
         self.fitted: dict[str, Tensor] = {}
         self.values: dict[Node, list[Any]] = {}
-        self.of: dict[Node, Node] = {}
-        """The whole graph's node for each of the small one's."""
 
     def run(
         self, on_step: Callable[[float], None], change: Callable[[Node, Fit], Fit] = lambda _, f: f
@@ -61,19 +65,22 @@ class Lockstep:
             change: what becomes of the fit of a layer whose weights are its own.
         """
         before, after = (_calls(m) for m in (self.whole, self.small))
-        assert [n.target for n in before] == [n.target for n in after]
+        common = [n for n in before if n.name not in self._gone]
+        assert [n.target for n in common] == [n.target for n in after]
+        twin = dict(zip(common, after, strict=True))
         for module in (self.whole, self.small):
             given = module.graph.find_nodes(op="placeholder")
             self.values[given[0]] = list(self.pieces)
-        self.of = dict(zip(after, before, strict=True))
         last = _last_uses(self.whole) | _last_uses(self.small)
         with torch.no_grad():
-            for i, (old, new) in enumerate(zip(before, after, strict=True)):
+            for i, old in enumerate(before):
                 self._compute(self.whole, old)
-                if owns_weights(new):
-                    self._set(new, change(new, self._fit(new, self._moments(old, new))))
-                self._compute(self.small, new)
-                for node in (*last.get(old, ()), *last.get(new, ())):
+                new = twin.get(old)
+                if new is not None:
+                    if owns_weights(new):
+                        self._set(new, change(new, self._fit(new, self._moments(old, new))))
+                    self._compute(self.small, new)
+                for node in (*last.get(old, ()), *(last.get(new, ()) if new else ())):
                     self.values.pop(node, None)
                 on_step((i + 1) / len(before))
 
@@ -92,14 +99,13 @@ class Lockstep:
         self.values[node] = found
 
     def _moments(self, old: Node, new: Node) -> tuple[Moments, Moments]:
-        branch = _added(new)
+        terms = _added(old), _added(new)
         moments = (Moments(), Moments())
         for piece in range(len(self.pieces)):
             source: Any = new.args[0]
             x = self.values[source][piece]
             y = self._left(old, self.values[old][piece])
-            if branch is not None:
-                y = y + self._missing(branch, piece)
+            y = y + self._missing(*terms, piece)
             wanted = rows(new, y)
             for some, part in _placed(columns(new, x), wanted):
                 moments[piece % _HELD_OUT == _HELD_OUT - 1].add(part, some)
@@ -128,14 +134,15 @@ class Lockstep:
             set_constant(module, name, value)
         return self._program.with_module(module, *steps)
 
-    def _missing(self, branch: tuple[Node, tuple[Node, ...]], piece: int) -> Tensor:
+    def _missing(self, whole: Sum | None, small: Sum | None, piece: int) -> Tensor:
         """What the other term of a sum lacks, as the fitted layer sees it."""
-        other, path = branch
-        full = self.of.get(other)
-        if full is None or other not in self.values:  # or it is computed only after this layer
+        if whole is None or small is None:
             return torch.zeros(())
-        lack: Tensor = self._left(full, self.values[full][piece]) - self.values[other][piece]
-        for node in reversed(path):
+        if whole.other not in self.values or small.other not in self.values:
+            return torch.zeros(())  # it is computed only after this layer
+        lack: Tensor = self._left(whole.other, self.values[whole.other][piece])
+        lack = lack - self.values[small.other][piece]
+        for node in reversed(small.path):
             lack = self._undone(node, lack)
         return lack
 
@@ -155,17 +162,25 @@ class Lockstep:
         self.fitted[str(node.target)] = value
 
 
-def _added(node: Node) -> tuple[Node, tuple[Node, ...]] | None:
-    """The other term of the sum that a result ends in, and the operators between, or None."""
+@dataclass(frozen=True)
+class Sum:
+    """The sum that a layer's result ends in."""
+
+    other: Node
+    """Its other term."""
+    path: tuple[Node, ...]
+    """The operators between."""
+
+
+def _added(node: Node) -> Sum | None:
     path: list[Node] = []
     while len(node.users) == 1:
         (reader,) = node.users
         if reader.target is aten.add.Tensor and len(reader.args) == 2:
             other = reader.args[0] if reader.args[1] is node else reader.args[1]
-            known = isinstance(other, Node) and other.op == "call_function" and other is not node
-            if known and g.shape_of(other) == g.shape_of(node):  # type: ignore[arg-type]
-                return other, tuple(path)  # type: ignore[return-value]
-            return None
+            if not isinstance(other, Node) or other is node or other.op != "call_function":
+                return None
+            return Sum(other, tuple(path)) if g.shape_of(other) == g.shape_of(node) else None
         scaled = (
             reader.target is aten.mul.Tensor
             and reader.args[0] is node

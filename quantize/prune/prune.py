@@ -22,7 +22,7 @@ from edgemix.quantize.prune.observe import Observation, observe
 from edgemix.quantize.prune.project import project
 from edgemix.quantize.prune.recipe import MACS, PARAMETERS, Goal, Pruning
 from edgemix.quantize.prune.refit import refit
-from edgemix.quantize.prune.size import Counted, Terms, count
+from edgemix.quantize.prune.size import Counted, Terms, count, work
 
 Heard = Callable[[float], None]
 _COMPARED = 256
@@ -96,12 +96,12 @@ class Pruner:
             found = observe(
                 program, units, samples, loss, lambda done: on_step(0.9 * done / len(samples))
             )
-        ways = [found]
+        ways = [(pruning.importance, found)]
         if pruning.importance == "refit" and found is not None:
-            # Slopes tell far changes badly, shares know nothing of the outputs: each is better at
-            # times, and the outputs tell.
-            ways.append(found.by_share())
-        made = tuple(curves(program, units, pruning.importance, way) for way in ways)
+            # Slopes tell far changes badly, shares know nothing of the outputs, and neither counts
+            # what lies between layers: each is better at times, and the outputs tell.
+            ways += [("refit", found.by_share()), ("hessian", found)]
+        made = tuple(curves(program, units, *way) for way in ways)
         on_step(1.0)
         return cls(program, pruning, samples, units, made, found)
 
@@ -119,7 +119,10 @@ class Pruner:
 
     def _keeps(self, counted: Counted, limit: float) -> list[Keep]:
         everything, terms = self.units.everything(), self._terms(counted)
-        return [allocate(way, terms, everything, limit, self._limits()) for way in self.curves]
+        times = work(self.program, self.units)
+        return [
+            allocate(way, terms, everything, limit, self._limits(), times) for way in self.curves
+        ]
 
     def within(
         self, counted: Counted, limit: float, on_step: Heard = _nobody

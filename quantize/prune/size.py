@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ from edgemix.quantize.prune.cut import Keep
 from edgemix.quantize.prune.rules import arguments
 
 Counted = Literal["macs", "parameters"]
+_VALUE = 16.0
+"""What computing a value costs a vector unit that is fed from memory, in multiply-accumulates."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,21 @@ class Terms:
         return found
 
 
+def work(program: Program, units: Units) -> Terms:
+    """About the time that a program takes: its multiply-accumulates, and the values it computes.
+
+    A width that many values lie along saves more than its products say: norms, activations and
+    sums read and write each of them.
+    """
+    terms = []
+    for node in program.module().graph.nodes:
+        if node.target in g.PRODUCT:
+            terms.append(_macs(node, units))
+        if node.op == "call_function" and node.target not in g.VIEW and units.axes[node.name]:
+            terms.append((units.axes[node.name], _VALUE))
+    return _terms(units, terms)
+
+
 def count(program: Program, units: Units, counted: Counted) -> Terms:
     """A program's multiply-accumulates, or its weights, as a function of what is kept."""
     module = program.module()
@@ -52,6 +70,10 @@ def count(program: Program, units: Units, counted: Counted) -> Terms:
         products = [_macs(node, units) for node in module.graph.nodes if node.target in g.PRODUCT]
     else:
         products = [(axes, 1.0) for axes in units.constants.values()]
+    return _terms(units, products)
+
+
+def _terms(units: Units, products: Sequence[tuple[Axes, float]]) -> Terms:
     arrays: dict[bytes, int] = {}
     rows: list[npt.NDArray[np.float64]] = []
     terms = []

@@ -1,0 +1,175 @@
+"""Dropping residual branches as a whole: the sum becomes the stream that goes past them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from edgemix import graph as g
+from edgemix.batched import batched
+from edgemix.diagnosis import macs
+from edgemix.errors import InputError
+from edgemix.graph import aten
+from edgemix.program import Program, Step
+from edgemix.quantize.prune.axes import shape
+from edgemix.quantize.prune.lockstep import Lockstep
+
+_MEASURED = 128
+_AT_ONCE = 32
+_VALUE, _OPERATOR = 16, 30_000
+"""What a value and an operator cost that are there, in multiply-accumulates of the same time."""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """What a sum adds to the stream that goes past it."""
+
+    where: g.Where
+    sum: str
+    """The sum's node."""
+    stream: int
+    """Which of its terms the other is computed from."""
+    nodes: frozenset[str]
+    """What nobody else needs, the sum among them."""
+    work: int
+    """What they cost, in multiply-accumulates of the same time."""
+
+
+def branches(module: GraphModule) -> tuple[Branch, ...]:
+    """The residual branches of a graph, in its order."""
+    found = []
+    for node in module.graph.find_nodes(op="call_function", target=aten.add.Tensor):
+        terms = [a for a in node.args[:2] if isinstance(a, Node)]
+        if len(terms) != 2 or any(shape(t) != shape(node) for t in terms):
+            continue
+        for i, (stream, other) in enumerate((terms, terms[::-1])):
+            if stream.op == "call_function" and _unscaled(stream) in _behind(other):
+                gone = _only_for(node, other, stream)
+                where = g.where(other)
+                found.append(
+                    Branch(where, node.name, i, frozenset(n.name for n in gone),
+                           sum(_work(n) for n in gone))
+                )  # fmt: skip
+                break
+    return tuple(found)
+
+
+def drop_branches(
+    program: Program,
+    samples: Tensor,
+    count: int,
+    on_step: Callable[[float], None] = lambda _: None,
+) -> tuple[Program, tuple[Branch, ...]]:
+    """The program without so many residual branches, the layers left fitted to make up for them.
+
+    One after the other goes the branch without which the outputs change least for the time that it
+    takes, by measurement (Zhang et al., "AxFormer", 2020; Muñoz et al., "Mamba-Shedder", 2025).
+
+    Args:
+        program: float, after the standard rewrites, without states.
+        samples: [n, ...].
+        count: how many go.
+        on_step: called with the share that is done.
+
+    Raises:
+        InputError: there are not as many.
+    """
+    known = branches(program.module())
+    if len(known) < count or program.states:
+        raise InputError(
+            f"{count} residual branches cannot go: this model has {len(known)}"
+            + (", and states" if program.states else ""),
+            do="ask for fewer",
+        )
+    some = samples[:_MEASURED]
+    whole = _outputs(program, (), some)
+    gone: tuple[Branch, ...] = ()
+    steps = sum(len(known) - i for i in range(count)) + 1
+    done = 0
+    for _ in range(count):
+        prices = {}
+        for branch in known:
+            if any(branch.sum in other.nodes for other in gone) or branch in gone:
+                continue
+            change = _outputs(program, (*gone, branch), some) - whole
+            prices[branch] = float(change.double().square().sum()) / branch.work
+            done += 1
+            on_step(done / steps)
+        if not prices:
+            raise InputError(
+                f"only {len(gone)} residual branches can go: others lie in them",
+                do="ask for fewer",
+            )
+        gone = (*gone, min(prices, key=lambda b: prices[b]))
+    module = program.module()
+    before = {n.name for n in module.graph.nodes}
+    _drop(module, gone)
+    names = frozenset(before - {n.name for n in module.graph.nodes})
+    step = Step("drop_branches", {"dropped": [str(b.where) for b in gone]})
+    small = program.with_module(module, step)
+    pair = Lockstep(program, small, samples, lambda _, value: value, gone=names)
+    pair.run(lambda share: on_step((done + share) / steps))
+    on_step(1.0)
+    return pair.result(Step("refit", {"samples": len(samples)})), gone
+
+
+def _outputs(program: Program, gone: tuple[Branch, ...], samples: Tensor) -> Tensor:
+    module, run, mapped = batched(program)
+    _drop(module, gone)
+    size = program.inputs[0].shape[0] if mapped else _AT_ONCE
+    with torch.no_grad():
+        return torch.cat([run(x)[0] for x in torch.split(samples, size)])
+
+
+def _drop(module: GraphModule, gone: tuple[Branch, ...]) -> None:
+    """Let streams go past branches, in place."""
+    nodes = {n.name: n for n in module.graph.nodes}
+    for branch in gone:
+        total = nodes[branch.sum]
+        stream: Any = total.args[branch.stream]  # as it is now: one in front may have gone
+        total.replace_all_uses_with(stream, propagate_meta=False)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _behind(node: Node) -> set[Node]:
+    """All that a value is computed from."""
+    seen: set[Node] = set()
+    waiting = [node]
+    while waiting:
+        for source in waiting.pop().all_input_nodes:
+            if source not in seen:
+                seen.add(source)
+                waiting.append(source)
+    return seen
+
+
+def _unscaled(node: Node) -> Node:
+    """What a residual scale multiplies."""
+    terms = node.args[:2]
+    if node.target is aten.mul.Tensor and all(isinstance(t, Node) for t in terms):
+        values = [t for t in node.all_input_nodes if t.op != "get_attr"]
+        return values[0] if len(values) == 1 else node
+    return node
+
+
+def _only_for(total: Node, branch: Node, stream: Node) -> set[Node]:
+    """A sum, and what is computed for one term of it and not for the other."""
+    found, inside = {total}, {branch, *_behind(branch)} - {stream, *_behind(stream)}
+    for node in reversed(list(total.graph.nodes)):
+        if node.op == "call_function" and node in inside and set(node.users) <= found:
+            found.add(node)
+    return found
+
+
+def _work(node: Node) -> int:
+    if node.target in g.VIEW:
+        return 0
+    values = math.prod(shape(node))
+    return _OPERATOR + _VALUE * values + (macs(node) if node.target in g.PRODUCT else 0)
