@@ -58,7 +58,7 @@ class TokenPlan:
 def reduce_tokens(
     program: Program,
     samples: Tensor,
-    method: Method = "pitome",
+    method: Method = "tome",
     budget: float = 0.65,
     on_step: Callable[[float], None] = lambda _: None,
     *,

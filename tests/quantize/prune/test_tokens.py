@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edgemix import proof, rewrites, targets
+from edgemix import graph, proof, rewrites, targets
 from edgemix.diagnosis import multiply_accumulates
 from edgemix.errors import InputError
 from edgemix.graph import where
@@ -279,6 +279,30 @@ def test_artifacts_choose_the_same_tokens(
     contract = target.promise(program)
     for wanted, got in zip(program.run(x), found, strict=True):
         assert proof.compare(wanted.numpy(), got, None, contract).passed
+
+
+def test_what_decides_is_never_rounded(quantize_by: Callable[..., Program]) -> None:
+    class Chosen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.order, self.pick = Order(9), Pick(4)
+            self.linear = nn.Linear(5, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.linear(x)
+            fired = (x > 0.5).float()
+            result: Tensor = self.pick(self.order((x * x).sum(-1))) @ fired
+            return result
+
+    torch.manual_seed(0)
+    x = torch.randn(40, 9, 5)
+    program = quantize_by(Chosen(), x, "int8")
+    module = program.module()
+    deciding = {n.name for n in graph.deciding(module)}
+    assert deciding
+    assert not deciding & set(program.encodings)
+    compared = [n for n in module.graph.nodes if n.target is graph.aten.gt.Scalar]
+    assert all(graph.is_dequantize(n.args[0]) for n in compared)  # a neuron's potential is rounded
 
 
 def test_what_cannot_be_reduced_is_refused() -> None:
