@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from edgemix import data, family, files, proof, rewrites, sources, targets
+from edgemix import graph as g
 from edgemix.data import Data
 from edgemix.diagnosis import multiply_accumulates
 from edgemix.errors import InputError
@@ -24,10 +24,15 @@ from edgemix.order import Listener
 from edgemix.program import Program
 from edgemix.quantize.calibrate import calibrate
 from edgemix.quantize.convert import quantize
+from edgemix.quantize.prune.blocks import drop_branches
 from edgemix.quantize.prune.cut import Keep
+from edgemix.quantize.prune.factor import factorize
+from edgemix.quantize.prune.finetune import finetune
 from edgemix.quantize.prune.prune import Pruner, outputs
-from edgemix.quantize.prune.recipe import MACS, PARAMETERS, Goal, Pruning
+from edgemix.quantize.prune.recipe import MACS, PARAMETERS, Goal, Pruning, share
 from edgemix.quantize.prune.size import Counted
+from edgemix.quantize.prune.sparse import Pattern, sparsify
+from edgemix.quantize.prune.tokens import TokenPlan, reduce_tokens
 from edgemix.quantize.recipe import Recipe
 from edgemix.report import build, schema
 from edgemix.report.html import render_pruning
@@ -42,15 +47,19 @@ _TIMES = {"s": 1e3, "ms": 1.0, "us": 1e-3, "µs": 1e-3, "ns": 1e-6}
 _AT_ONCE = 32
 
 
+Members = tuple[tuple[schema.PrunedPoint, Program, Keep], ...]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """A smaller program, and what it came from."""
 
     program: Program
     result: schema.PruningResult
-    pruner: Pruner
-    members: tuple[tuple[schema.PrunedPoint, Program, Keep], ...]
-    """All programs of the curve, from the largest."""
+    pruner: Pruner | None = None
+    """None where no widths shrank."""
+    members: Members = ()
+    """All programs of the widths' curve, from the largest."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +168,10 @@ def run(asked: Asked, estimator: Estimator, say: Listener) -> schema.PruningRepo
         calibration = data.load(asked.calibrate, spec, steps=steps, most=asked.samples)
         calibration = calibration.head(min(asked.samples, len(calibration)))
         held_out = data.load(asked.evaluate, spec, steps=steps)
+    if asked.family and (asked.pruning.budget is None or asked.pruning.before_and_after):
+        raise InputError(
+            "a family is of widths alone", do="leave out tokens, branches, factors, sparse, epochs"
+        )
     goal = Goal.parse(asked.pruning.budget or "100%")
     fpga = targets.load("rtl") if goal.what in RESOURCES else None
     few = calibration.batches(spec.shape[0], min(len(calibration), spec.shape[0] * 16))
@@ -180,7 +193,7 @@ def run(asked: Asked, estimator: Estimator, say: Listener) -> schema.PruningRepo
             everything = calibrate(program, calibration.batches(64, len(calibration)))
     with files.whole_folder(asked.out) as out:
         found.program.save(out / "program.edgemix")
-        if everything is not None:
+        if everything is not None and found.pruner is not None:
             family.write(out, found.pruner, found.members, everything)
         files.write_text(out / "pruning.json", report.model_dump_json(indent=1) + "\n")
         files.write_text(out / "pruning.html", render_pruning(report))
@@ -224,83 +237,176 @@ def pruned(
     Raises:
         InputError: a budget that cannot be met, or that nobody here can count.
     """
+    few = calibration.head(min(SAMPLES, len(calibration)))
+    samples = few.tensor()
+    labels = None if few.labels is None else torch.from_numpy(few.labels).long()
+    track = _Track(program, held_out, gauge)
+    now = program
+    if pruning.tokens is not None:
+        with say.step(f"let tokens go ({pruning.merging})", 1.0) as done:
+            wanted = share(pruning.tokens).amount
+            now, plan = reduce_tokens(now, samples, pruning.merging, wanted, done)
+            now = rewrites.standard(now)
+        track.add(f"{plan.method}, {_tokens(plan)}", now)
+    if pruning.branches:
+        with say.step("drop branches", 1.0) as done:
+            now, gone = drop_branches(now, samples, pruning.branches, done)
+        track.add(f"without {', '.join(_module(b.where) for b in gone)}", now)
+    pruner: Pruner | None = None
+    members: Members = ()
+    widths: tuple[schema.Width, ...] = ()
+    if pruning.budget is not None:
+        with say.step(f"weigh units on {calibration.source}", 1.0) as done:
+            pruner = Pruner.of(now, pruning, samples, labels, done)
+        now, members, widths = _narrowed(pruner, track, say)
+    if pruning.factors is not None:
+        goal = share(pruning.factors)
+        counted: Counted = "macs" if goal.what == MACS else "parameters"
+        with say.step("factor layers", 1.0) as done:
+            now, _ = factorize(now, samples, goal.amount, counted, on_step=done)
+        track.add(f"low rank, {pruning.factors}", now)
+    if pruning.sparse is not None:
+        with say.step(f"make weights sparse ({pruning.sparse})", 1.0) as done:
+            now = sparsify(now, samples, Pattern.parse(pruning.sparse), done)
+        track.add(f"sparse, {pruning.sparse}", now)
+    if pruning.finetune:
+        with say.step(f"train {pruning.finetune} epochs", 1.0) as done:
+            now = finetune(
+                program, now, calibration.tensor(),
+                None if calibration.labels is None else torch.from_numpy(calibration.labels).long(),
+                pruning.finetune, done,
+            )  # fmt: skip
+        track.add(f"{pruning.finetune} epochs", now)
+    blind = () if pruner is None else tuple(str(where) for where in pruner.units.halted)
+    result = schema.PruningResult(
+        asked=pruning.model_dump(mode="json"),
+        calibration=calibration.source,
+        samples=len(few),
+        evaluation=held_out.source,
+        widths=widths,
+        points=track.chosen(),
+        blind=blind,
+    )
+    return Outcome(now, result, pruner, members)
+
+
+def _tokens(plan: TokenPlan) -> str:
+    first, last = plan.layers[0].before, plan.layers[-1].after
+    return f"{first} to {last} tokens"
+
+
+def _module(where: g.Where) -> str:
+    return where.module or where.node
+
+
+class _Track:
+    """The programs on the way from the whole model, and what each is worth."""
+
+    def __init__(self, whole: Program, held_out: Data, gauge: Gauge) -> None:
+        self._x = held_out.head(min(EVALUATED, len(held_out))).tensor()
+        self._held_out, self.whole, self.gauge = held_out, whole, gauge
+        self._expected = outputs(whole, self._x)
+        self.macs, self.parameters = multiply_accumulates(whole), whole.parameters
+        self.points: list[schema.PrunedPoint] = []
+        self.add("whole", whole)
+
+    def add(self, name: str, program: Program) -> schema.PrunedPoint:
+        """Measure a program; the last one that is added is the one that was chosen."""
+        found = outputs(program, self._x)
+        labels = self._held_out.labels
+        right = None if labels is None else proof.accuracy(found.numpy(), labels[: len(found)])
+        self.points.append(
+            schema.PrunedPoint(
+                asked=name,
+                chosen=False,
+                macs=multiply_accumulates(program),
+                parameters=program.parameters,
+                accuracy=right,
+                sqnr_db=proof.sqnr_db(self._expected.numpy(), found.numpy()),
+                times_ms=self.gauge.times(program),
+            )
+        )
+        return self.points[-1]
+
+    def chosen(self) -> tuple[schema.PrunedPoint, ...]:
+        """All points, from the largest."""
+        last = self.points[-1].model_copy(update={"chosen": True})
+        points = sorted(self.points[1:-1], key=lambda point: -point.macs)
+        return (self.points[0], *_with(points, last))
+
+
+def _with(
+    points: list[schema.PrunedPoint], last: schema.PrunedPoint
+) -> tuple[schema.PrunedPoint, ...]:
+    """Points with the chosen one behind those that are as large."""
+    before = [point for point in points if point.macs >= last.macs]
+    return (*before, last, *points[len(before) :])
+
+
+def _narrowed(
+    pruner: Pruner, track: _Track, say: Listener
+) -> tuple[Program, Members, tuple[schema.Width, ...]]:
+    """Narrower widths: what was asked for, and the curve around it."""
+    pruning, gauge = pruner.pruning, track.gauge
     assert pruning.budget is not None
     goal = Goal.parse(pruning.budget)
-    few = calibration.head(min(SAMPLES, len(calibration)))
-    with say.step(f"weigh units on {calibration.source}", 1.0) as done:
-        labels = None if few.labels is None else torch.from_numpy(few.labels).long()
-        pruner = Pruner.of(program, pruning, few.tensor(), labels, done)
-    counted, limit = _limit(pruner, goal, gauge, say)
-    x = held_out.head(min(EVALUATED, len(held_out))).tensor()
-    expected = outputs(program, x)
+    counted, limit = _limit(pruner, track, goal, gauge, say)
     own = _asked(goal, pruning.budget)
-    whole = _point("whole", program, expected, expected, held_out, gauge)
-    members = [(whole, program, pruner.units.everything())]
     limits: dict[str, tuple[Counted, float]] = {
-        f"{share:.0%} of MACs": ("macs", share * pruner.total("macs"))
-        for share in pruning.curve
-        if _at(pruner, share) is not None
-    } | {own: (counted, limit)}
+        f"{part:.0%} of MACs": ("macs", part * track.macs)
+        for part in pruning.curve
+        if part * track.macs < pruner.total("macs") and _at(pruner, part * track.macs) is not None
+    }
+    limits.pop(own, None)
+    limits[own] = (counted, limit)
+    members = [(track.points[0], pruner.program, pruner.units.everything())]
     with say.step("prune and fit", float(len(limits))) as done:
         for i, (name, bound) in enumerate(limits.items()):
-            keep, made = pruner.within(*bound, lambda share, i=i: done(i + share))  # type: ignore[misc]
-            found = outputs(made, x)
-            point = _point(name, made, expected, found, held_out, gauge, chosen=name == own)
-            members.append((point, made, keep))
-    members.sort(key=lambda member: -member[0].macs)
-    small, chosen = next((made, keep) for point, made, keep in members if point.chosen)
-    return Outcome(
-        small,
-        schema.PruningResult(
-            asked=pruning.model_dump(mode="json"),
-            calibration=calibration.source,
-            samples=len(few),
-            evaluation=held_out.source,
-            widths=tuple(schema.Width(**asdict(width)) for width in pruner.widths(chosen)),
-            points=tuple(point for point, _, _ in members),
-            blind=tuple(str(where) for where in pruner.units.halted),
-        ),
-        pruner,
-        tuple(members),
-    )
+            keep, made = pruner.within(*bound, lambda part, i=i: done(i + part))  # type: ignore[misc]
+            members.append((track.add(name, made), made, keep))
+    _, small, keep = members[-1]
+    widths = tuple(schema.Width(**asdict(width)) for width in pruner.widths(keep))
+    return small, tuple(sorted(members, key=lambda member: -member[0].macs)), widths
 
 
 def _asked(goal: Goal, budget: str) -> str:
     return f"{goal.amount:.0%} of MACs" if (goal.what, goal.unit) == (MACS, "%") else budget
 
 
-def _at(pruner: Pruner, share: float) -> Keep | None:
-    """What a share of the multiply-accumulates leaves; None below what can be had."""
+def _at(pruner: Pruner, macs: float) -> Keep | None:
+    """What so many multiply-accumulates leave; None below what can be had."""
     try:
-        return pruner.keep("macs", share * pruner.total("macs"))
+        return pruner.keep("macs", macs)
     except InputError:
         return None
 
 
-def _limit(pruner: Pruner, goal: Goal, gauge: Gauge, say: Listener) -> tuple[Counted, float]:
+def _limit(
+    pruner: Pruner, track: _Track, goal: Goal, gauge: Gauge, say: Listener
+) -> tuple[Counted, float]:
     """A goal as a limit; of figures that must be asked for, by halving shares of the MACs."""
     if goal.what in (MACS, PARAMETERS):
         counted: Counted = "macs" if goal.what == MACS else "parameters"
-        limit = goal.limit(pruner.total(counted))
+        limit = goal.limit(track.macs if goal.what == MACS else track.parameters)
         pruner.keep(counted, limit)
         return counted, limit
     with say.step(f"look for {pruner.pruning.budget}", float(_STEPS)) as done:
-        whole = gauge.figure(goal, pruner.program)
+        whole = gauge.figure(goal, track.whole)
         limit = gauge.limit(goal, whole)
-        if whole <= limit:
+        if gauge.figure(goal, pruner.program) <= limit:
             return "macs", pruner.total("macs")
         low, high, found = 0.0, 1.0, None
         least = whole
         for step in range(_STEPS):
-            share = (low + high) / 2
-            keep = _at(pruner, share)
+            middle = (low + high) / 2
+            keep = _at(pruner, middle * pruner.total("macs"))
             if keep is None:
-                low = share
+                low = middle
             else:
                 now = gauge.figure(goal, pruner.cut(keep))
                 least = min(least, now)
-                low, high = (share, high) if now <= limit else (low, share)
-                found = share if now <= limit else found
+                low, high = (middle, high) if now <= limit else (low, middle)
+                found = middle if now <= limit else found
             done(step + 1.0)
     if found is None:
         raise InputError(
@@ -309,25 +415,3 @@ def _limit(pruner: Pruner, goal: Goal, gauge: Gauge, say: Listener) -> tuple[Cou
             do="ask for less, or lower what each width keeps (--least)",
         )
     return "macs", found * pruner.total("macs")
-
-
-def _point(
-    asked: str,
-    program: Program,
-    expected: Tensor,
-    found: Tensor,
-    held_out: Data,
-    gauge: Gauge,
-    *,
-    chosen: bool = False,
-) -> schema.PrunedPoint:
-    labels = None if held_out.labels is None else held_out.labels[: len(found)]
-    return schema.PrunedPoint(
-        asked=asked,
-        chosen=chosen,
-        macs=multiply_accumulates(program),
-        parameters=program.parameters,
-        accuracy=None if labels is None else proof.accuracy(found.numpy(), labels),
-        sqnr_db=proof.sqnr_db(expected.numpy(), found.numpy()),
-        times_ms=gauge.times(program),
-    )

@@ -136,7 +136,7 @@ def quantized(
     with say.step("rewrite"):
         program = shift_leaks(rewrites.standard(source, recipe.split), recipe.shift_leaks)
     cut = None
-    if order.pruning is not None and order.pruning.budget is not None:
+    if order.pruning is not None and order.pruning.anything:
         gauge = _gauge(recipe, samples, chosen, devices or {}, estimator)
         cut = pruned(program, order.pruning, samples, held_out or samples, gauge, say)
         program = cut.program

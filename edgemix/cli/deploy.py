@@ -11,7 +11,6 @@ import typer
 
 from edgemix.errors import EXIT_GATE, InputError
 from edgemix.quantize.levels import Quality
-from edgemix.quantize.prune.recipe import Pruning
 from edgemix.shapes import parse as input_shapes
 from edgemix.targets.coreml.shipping import Image, Shipping
 from edgemix.targets.coreml.shipping import batches as batch_sizes
@@ -205,6 +204,7 @@ def deploy(
     from edgemix.cli import console
     from edgemix.latency.estimator import house
     from edgemix.order import Order
+    from edgemix.quantize.prune.recipe import Pruning
 
     if unroll and (step or chunk is not None):
         raise InputError("--unroll and --step ask for different programs", do="give one of them")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgemix.errors import InputError
-from edgemix.quantize.prune.curves import Importance
+from edgemix.quantize.prune.choices import Importance, TokenMethod
 
 if TYPE_CHECKING:
     from edgemix.report.schema import PruningReport
@@ -28,13 +28,14 @@ def prune(
         str, typer.Option(help="Data that units are weighed on, as for `edgemix deploy`.")
     ],
     budget: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--to",
-            help="What is to be left: a share of the multiply-accumulates like 50%, or "
-            "parameters=40%, macs=20M, size=500kB, iphone12=1.5ms, lut=30000.",
+            help="What narrower widths are to leave: a share of the multiply-accumulates like "
+            "50%, or parameters=40%, macs=20M, size=500kB, iphone12=1.5ms, lut=30000. Default: "
+            "50% where nothing else is asked for.",
         ),
-    ] = "50%",
+    ] = None,
     evaluate: Annotated[
         str | None, typer.Option(help="Data that the curve is measured on; default: the same.")
     ] = None,
@@ -65,6 +66,41 @@ def prune(
         bool,
         typer.Option(help="Fit the weights that stay to what the whole model computes."),
     ] = True,
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            help="Before widths: share of the multiply-accumulates, like 65%, to which fewer "
+            "tokens bring an attention model, in static shapes."
+        ),
+    ] = None,
+    merging: Annotated[
+        TokenMethod,
+        typer.Option(help="How tokens go: merged (tome, pitome) or left out (zerotprune)."),
+    ] = "tome",
+    branches: Annotated[
+        int, typer.Option(min=0, help="Before widths: residual branches that go as a whole.")
+    ] = 0,
+    factors: Annotated[
+        str | None,
+        typer.Option(
+            help="After widths: share of what is left, like 75% or parameters=60%, to which "
+            "factors of low rank bring it."
+        ),
+    ] = None,
+    sparse: Annotated[
+        str | None,
+        typer.Option(
+            help="Then: 2:4 (two of each four weights stay), 1:4, or 70% (so many are zero)."
+        ),
+    ] = None,
+    finetune: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="At the end: epochs of training towards the whole model's outputs, and the "
+            "labels where the calibration data has them.",
+        ),
+    ] = 0,
     curve: Annotated[
         str, typer.Option(help="Further shares of the MACs that the report shows; '' for none.")
     ] = "80%,65%,50%,35%,25%",
@@ -92,8 +128,9 @@ def prune(
 ) -> None:
     """Make a model smaller: narrower layers, fitted to what the whole model computes.
 
-    No training and no labels: minutes on calibration data. The program that it writes goes into
-    `edgemix deploy` as any other; `edgemix deploy --prune` does both.
+    Also fewer tokens, fewer branches, lower ranks, sparse weights. No training and no labels:
+    minutes on calibration data. The program that it writes goes into `edgemix deploy` as any
+    other; `edgemix deploy --prune` does both.
 
     Exit code 0: done; 2: the input cannot be used, or the budget cannot be met.
     """
@@ -102,12 +139,15 @@ def prune(
     from edgemix.cli import console
     from edgemix.latency.estimator import house
     from edgemix.pruning import Asked, run
-    from edgemix.quantize.prune.recipe import Goal, Pruning
+    from edgemix.quantize.prune.recipe import Pruning
 
-    Goal.parse(budget)
+    if budget is None and not any((tokens, branches, factors, sparse, finetune)):
+        budget = "50%"
     try:
         pruning = Pruning(
-            budget=budget, importance=importance, heads=heads, keep=list(keep or ()), least=least,
+            tokens=tokens, merging=merging, branches=branches, factors=factors, sparse=sparse,
+            finetune=finetune, budget=budget, importance=importance, heads=heads,
+            keep=list(keep or ()), least=least,
             multiple=multiple, refit=refit, curve=_shares(curve),
         )  # fmt: skip
     except ValidationError as error:

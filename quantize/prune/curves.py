@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +13,8 @@ from torch import Tensor
 from edgemix import graph as g
 from edgemix.program import Program
 from edgemix.quantize.prune.axes import Group, Index, Units
+from edgemix.quantize.prune.choices import Importance
 from edgemix.quantize.prune.observe import Observation, Reader
-
-Importance = Literal["refit", "hessian", "taylor", "activation", "magnitude", "order"]
-"""What a unit is worth. ``refit``: what is left of the outputs' error after the weights that stay
-make up for it; ``hessian``: the outputs' squared change to first order (Gauss-Newton's diagonal);
-``taylor``: the loss's change to first order; ``activation``: the size of what is read times its
-weights; ``magnitude``: the size of the weights; ``order``: the first of each width are worth most,
-as in models that were trained in nested widths."""
-
-WITHOUT_DATA = ("magnitude", "order")
 
 _DAMPING = 0.01
 _FEW = 64

@@ -37,7 +37,8 @@ def finetune(
 
     It learns what the whole program answers (Hinton et al., "Distilling the Knowledge in a Neural
     Network", 2015, at temperature 1), and what is true where labels say so. All of its weights
-    move, also those that rewrites made. What is worse than before on samples held out is dropped.
+    move, also those that rewrites made, but for the zeros of matrices. What is worse than before
+    on samples held out is dropped.
 
     Args:
         whole: before pruning.
@@ -161,9 +162,15 @@ def _weights(module: GraphModule) -> dict[str, nn.Parameter]:
             continue
         value = g.constant(module, node)
         if value.is_floating_point():
-            found[name] = nn.Parameter(value.clone())
-            _set(module, name, found[name])
+            weight = found[name] = nn.Parameter(value.clone())
+            if value.ndim > 1 and not value.all():  # what was made sparse stays so
+                weight.register_hook(_masked(value != 0))
+            _set(module, name, weight)
     return found
+
+
+def _masked(there: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda slope: slope * there
 
 
 def _set(module: GraphModule, name: str, value: nn.Parameter) -> None:

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
+from edgemix.quantize.prune.choices import TokenMethod
 from edgemix.quantize.prune.selection import Close, First, Highest, Order, Pick, only
-
-Method = Literal["tome", "pitome", "zerotprune"]
-"""``tome``: tokens merge with those that they are most like (Bolya et al., "Token Merging: Your ViT
-But Faster", ICLR 2023); ``pitome``: only those in crowds do (Tran et al., "Accelerating
-Transformers with Spectrum-Preserving Token Merging", NeurIPS 2024); ``zerotprune``: tokens that
-attention ranks low, or that are like one it ranks higher, go (Wang et al., "Zero-TPrune", CVPR
-2024)."""
 
 _TINY = 1e-6
 
@@ -176,7 +168,7 @@ class ZeroTPrune(Reduction):
         return twins
 
 
-KINDS: dict[Method, type[ToMe] | type[PiToMe] | type[ZeroTPrune]] = {
+KINDS: dict[TokenMethod, type[ToMe] | type[PiToMe] | type[ZeroTPrune]] = {
     "tome": ToMe,
     "pitome": PiToMe,
     "zerotprune": ZeroTPrune,

@@ -16,7 +16,8 @@ from edgemix.errors import InputError
 from edgemix.program import Program, Step
 from edgemix.quantize.prune.allocate import Limits, allocate, kept
 from edgemix.quantize.prune.axes import Units, units_of
-from edgemix.quantize.prune.curves import WITHOUT_DATA, Curve, curves
+from edgemix.quantize.prune.choices import WITHOUT_DATA
+from edgemix.quantize.prune.curves import Curve, curves
 from edgemix.quantize.prune.cut import Keep, cut
 from edgemix.quantize.prune.observe import Observation, observe
 from edgemix.quantize.prune.project import project

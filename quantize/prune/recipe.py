@@ -8,10 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)  # fmt: skip
 
 from edgemix.errors import InputError
-from edgemix.quantize.prune.curves import Importance
+from edgemix.quantize.prune.choices import Importance, TokenMethod
+from edgemix.quantize.prune.sparse import Pattern
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*(%|[A-Za-zµ]*)")
 _THOUSANDS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
@@ -65,8 +73,24 @@ class Goal:
         return self.amount * _THOUSANDS[self.unit]
 
 
+def share(text: str) -> Goal:
+    """A share of multiply-accumulates or parameters, below 100 %.
+
+    Raises:
+        InputError: it is none.
+    """
+    goal = Goal.parse(text)
+    if goal.unit != "%" or goal.what not in (MACS, PARAMETERS) or goal.amount == 1:
+        raise InputError(f"no share: {text}", do="write it like 75%, or parameters=60%")
+    return goal
+
+
 class Pruning(BaseModel):
-    """``[pruning]``: what goes. Its fields are the options of ``edgemix prune``."""
+    """``[pruning]``: what goes. Its fields are the options of ``edgemix prune``.
+
+    Tokens go first, then branches, widths, ranks and single weights; then what is left is trained,
+    where that is asked for.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -75,8 +99,6 @@ class Pruning(BaseModel):
     importance: Importance = "refit"
     heads: bool = False
     """Attention loses whole heads; else every head loses channels."""
-    blocks: bool = False
-    """Residual branches may go as a whole, too."""
     keep: list[str] = []
     """Patterns of module paths whose widths stay."""
     least: float = Field(default=0.1, gt=0, le=1)
@@ -88,18 +110,44 @@ class Pruning(BaseModel):
     """Fit the weights that stay to what the whole model computes."""
     finetune: int = Field(default=0, ge=0)
     """Epochs of distillation from the whole model after that."""
+    tokens: str | None = None
+    """Share of the multiply-accumulates to which fewer tokens bring attention models."""
+    merging: TokenMethod = "tome"
+    """How tokens go."""
+    branches: int = Field(default=0, ge=0)
+    """Residual branches that go as a whole."""
+    factors: str | None = None
+    """Share of the multiply-accumulates, or ``parameters=SHARE``, to which factors of low rank
+    bring what widths leave."""
+    sparse: str | None = None
+    """``2:4``: two of each four weights stay; ``70%``: so many are zero."""
     curve: list[float] = [0.8, 0.65, 0.5, 0.35, 0.25]
     """Shares of the budget's quantity that the report shows besides the chosen one."""
 
-    @field_validator("budget")
+    @field_validator("budget", "tokens", "factors", "sparse")
     @classmethod
-    def _readable(cls, budget: str | None) -> str | None:
-        if budget is not None:
+    def _readable(cls, text: str | None, info: ValidationInfo) -> str | None:
+        if text is not None:
             try:
-                Goal.parse(budget)
+                if info.field_name == "sparse":
+                    Pattern.parse(text)
+                elif info.field_name == "budget":
+                    Goal.parse(text)
+                else:
+                    share(text)
             except InputError as error:
                 raise ValueError(f"{error.what}; {error.do}") from error
-        return budget
+        return text
+
+    @property
+    def before_and_after(self) -> bool:
+        """Whether anything but widths goes, or what is left is trained."""
+        return any((self.tokens, self.branches, self.factors, self.sparse, self.finetune))
+
+    @property
+    def anything(self) -> bool:
+        """Whether it asks for anything."""
+        return self.budget is not None or self.before_and_after
 
     @field_validator("curve")
     @classmethod

@@ -15,7 +15,8 @@ from edgemix.diagnosis import macs
 from edgemix.errors import InputError
 from edgemix.program import Program
 from edgemix.quantize.prune.axes import shape
-from edgemix.quantize.prune.matching import KINDS, Method
+from edgemix.quantize.prune.choices import TokenMethod
+from edgemix.quantize.prune.matching import KINDS
 from edgemix.quantize.prune.rules import arguments
 from edgemix.quantize.prune.shorten import copied, counts_of, shorten
 from edgemix.quantize.prune.stream import Place, Stream
@@ -29,7 +30,12 @@ class Study:
     """What schedules cost and save."""
 
     def __init__(
-        self, program: Program, stream: Stream, method: Method, proportional: bool, samples: Tensor
+        self,
+        program: Program,
+        stream: Stream,
+        method: TokenMethod,
+        proportional: bool,
+        samples: Tensor,
     ) -> None:
         self.stream, self.method, self.proportional = stream, method, proportional
         self.base, _, self.mapped = batched(program)

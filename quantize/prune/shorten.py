@@ -14,7 +14,8 @@ from edgemix import graph as g
 from edgemix.exporting import export
 from edgemix.graph import aten
 from edgemix.quantize.prune.axes import shape
-from edgemix.quantize.prune.matching import KINDS, Merging, Method
+from edgemix.quantize.prune.choices import TokenMethod
+from edgemix.quantize.prune.matching import KINDS, Merging
 from edgemix.quantize.prune.rules import arguments, slice_of
 from edgemix.quantize.prune.stream import Stream
 
@@ -40,7 +41,11 @@ def copied(module: GraphModule) -> GraphModule:
 
 
 def shorten(
-    module: GraphModule, stream: Stream, gone: Sequence[int], method: Method, proportional: bool
+    module: GraphModule,
+    stream: Stream,
+    gone: Sequence[int],
+    method: TokenMethod,
+    proportional: bool,
 ) -> None:
     """Let so many tokens go at each place, in place; reductions are called as modules."""
     named = {n.name: n for n in module.graph.nodes}

@@ -17,7 +17,7 @@ from edgemix import graph as g
 from edgemix.diagnosis import multiply_accumulates
 from edgemix.errors import InputError
 from edgemix.program import Program, Step
-from edgemix.quantize.prune.matching import Method
+from edgemix.quantize.prune.choices import TokenMethod
 from edgemix.quantize.prune.schedule import Study
 from edgemix.quantize.prune.shorten import counts_of, inline, shorten
 from edgemix.quantize.prune.stream import Stream, find
@@ -41,7 +41,7 @@ class Reduced:
 class TokenPlan:
     """How many tokens there are, and what that saves."""
 
-    method: Method
+    method: TokenMethod
     schedule: str
     """``constant``: as many go everywhere; ``greedy``: where it costs the outputs least."""
     kept: int
@@ -58,7 +58,7 @@ class TokenPlan:
 def reduce_tokens(
     program: Program,
     samples: Tensor,
-    method: Method = "tome",
+    method: TokenMethod = "tome",
     budget: float = 0.65,
     on_step: Callable[[float], None] = lambda _: None,
     *,

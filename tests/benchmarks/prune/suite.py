@@ -20,7 +20,8 @@ from edgemix.diagnosis import multiply_accumulates
 from edgemix.program import Origin, Program, Step
 from edgemix.quantize.prune.allocate import Limits, allocate
 from edgemix.quantize.prune.axes import Units, units_of
-from edgemix.quantize.prune.curves import Curve, Importance, curves
+from edgemix.quantize.prune.choices import Importance
+from edgemix.quantize.prune.curves import Curve, curves
 from edgemix.quantize.prune.cut import cut
 from edgemix.quantize.prune.finetune import finetune
 from edgemix.quantize.prune.observe import Observation, observe

@@ -17,7 +17,7 @@ from edgemix.latency.estimator import house
 from edgemix.order import Silence
 from edgemix.program import Origin, Program, Step
 from edgemix.quantize.prune.axes import units_of
-from edgemix.quantize.prune.curves import Importance
+from edgemix.quantize.prune.choices import Importance
 from edgemix.quantize.prune.cut import cut
 from edgemix.quantize.prune.prune import Pruner, prune
 from edgemix.quantize.prune.recipe import Goal, Pruning

@@ -16,14 +16,15 @@ from edgemix.diagnosis import multiply_accumulates
 from edgemix.errors import InputError
 from edgemix.graph import where
 from edgemix.program import Origin, Program
-from edgemix.quantize.prune.matching import KINDS, Method, PiToMe, ToMe, ZeroTPrune
+from edgemix.quantize.prune.choices import TokenMethod
+from edgemix.quantize.prune.matching import KINDS, PiToMe, ToMe, ZeroTPrune
 from edgemix.quantize.prune.selection import Close, First, Highest, Order, Pick
 from edgemix.quantize.prune.stream import find
 from edgemix.quantize.prune.tokens import reduce_tokens
 from tests.benchmarks.prune.models import ViT
 from tests.benchmarks.ptq.models import REFERENCES, build_caformer
 
-METHODS: tuple[Method, ...] = ("tome", "pitome", "zerotprune")
+METHODS: tuple[TokenMethod, ...] = ("tome", "pitome", "zerotprune")
 VALUES = st.lists(st.sampled_from([-2.0, -1.0, -0.0, 0.0, 0.5, 1e-30, 3e38]), min_size=1)
 
 
@@ -176,7 +177,7 @@ def test_a_class_token_asked_alone_costs_nothing() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_budget_is_kept_and_counted(method: Method) -> None:
+def test_a_budget_is_kept_and_counted(method: TokenMethod) -> None:
     program = _vit(depth=3)
     small, plan = reduce_tokens(program, SAMPLES, method, 0.6)
     assert plan.macs == tuple(map(multiply_accumulates, (program, small)))
@@ -224,7 +225,7 @@ class _Twins(nn.Module):
 
 
 @pytest.mark.parametrize("method", ["tome", "pitome"])
-def test_merging_twins_changes_nothing(method: Method) -> None:
+def test_merging_twins_changes_nothing(method: TokenMethod) -> None:
     """Scores count merged tokens twice, and so does the mean."""
     program = _program(_Twins(), 1, 6, 4)
     x = torch.randn(5, 6, 4, generator=torch.Generator().manual_seed(1))
@@ -353,6 +354,6 @@ def test_no_samples_are_refused() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_token_is_left(method: Method) -> None:
+def test_a_token_is_left(method: TokenMethod) -> None:
     for free in range(6):
         assert free - KINDS[method].most(free) >= min(free, 1)
