@@ -1,4 +1,4 @@
-"""What users choose by name. Nothing heavy is imported: the command line shows these in its help."""
+"""What users choose by name, in a file that imports nothing heavy: help texts show them."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def _weights(module: GraphModule) -> dict[str, nn.Parameter]:
         if value.is_floating_point():
             weight = found[name] = nn.Parameter(value.clone())
             if value.ndim > 1 and not value.all():  # what was made sparse stays so
-                weight.register_hook(_masked(value != 0))
+                weight.register_hook(_masked(value != 0))  # type: ignore[no-untyped-call]
             _set(module, name, weight)
     return found
 
