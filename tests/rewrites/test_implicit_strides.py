@@ -6,21 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from edgemix import rewrites
 from edgemix.program import Origin, Program
 from edgemix.rewrites.base import apply
-
-
-class _Calls(nn.Module):
-    def __init__(self, pool: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.pool = pool
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pool(x)
+from tests.rewrites.calls import Call
 
 
 @pytest.mark.parametrize(
@@ -32,7 +24,7 @@ class _Calls(nn.Module):
     ],
 )
 def test_strides_are_written_down(pool: Callable[[Tensor], Tensor], windows: object) -> None:
-    program = Program.trace(_Calls(pool), (torch.randn(1, 2, 9, 8),), Origin("a test"))
+    program = Program.trace(Call(pool), (torch.randn(1, 2, 9, 8),), Origin("a test"))
     after = apply(program, rewrites.load("implicit_strides"))
     (node,) = (n for n in after.module().graph.nodes if n.op == "call_function")
     assert node.args[1:] == windows

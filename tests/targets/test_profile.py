@@ -55,7 +55,8 @@ def found(deployed: tuple[Path, Program, Artifact]) -> Profile:
 def test_all_of_the_time_is_somebodys(found: Profile) -> None:
     assert found.runs == 12
     assert sum(o.share for o in found.operators) + found.overhead == pytest.approx(1)
-    assert 0 <= found.overhead < 1 and found.unprofiled_ms > 0
+    # LiteRT counts whole microseconds: on a fast machine none of the demo's operators takes one.
+    assert 0 <= found.overhead <= 1 and found.unprofiled_ms > 0
     assert list(found.operators) == sorted(found.operators, key=lambda o: -o.ms)
 
 

@@ -57,11 +57,13 @@ def speed(model: str, share: float) -> list[Time]:
     task = suite.Task.load(model)
     folder = Path(tempfile.mkdtemp())
     small, _ = suite.ours(task, share, "refit")
+    fewer, _ = suite.ours(task, share, "three branches first")
     peer, _ = suite.peer(task, share, *_PEER)
     assert peer is not None
     files = {
         **_deployed(task.program, folder / "whole", "edgemix", "whole"),
         **_deployed(small, folder / "small", "edgemix", "pruned"),
+        **_deployed(fewer, folder / "fewer", "edgemix, three branches", "pruned"),
         **_exported(task.base.module, task, folder / "module", "torch export", "whole"),
         **_exported(peer.bare(), task, folder / "peer", "torch-pruning", "pruned"),
     }

@@ -17,16 +17,12 @@ from edgemix import data as sets
 from edgemix import rewrites
 from edgemix.batched import batched
 from edgemix.diagnosis import multiply_accumulates
-from edgemix.program import Origin, Program, Step
-from edgemix.quantize.prune.allocate import Limits, allocate
-from edgemix.quantize.prune.axes import Units, units_of
-from edgemix.quantize.prune.choices import Importance
-from edgemix.quantize.prune.curves import Curve, curves
-from edgemix.quantize.prune.cut import cut
+from edgemix.program import Origin, Program
+from edgemix.quantize.prune.blocks import drop_branches
 from edgemix.quantize.prune.finetune import finetune
-from edgemix.quantize.prune.observe import Observation, observe
-from edgemix.quantize.prune.refit import refit
-from edgemix.quantize.prune.size import Counted, count
+from edgemix.quantize.prune.prune import Pruner
+from edgemix.quantize.prune.recipe import Pruning
+from edgemix.quantize.prune.size import Counted
 from tests.benchmarks.prune.peers import Made, Peer, Refused
 from tests.benchmarks.ptq import data
 from tests.benchmarks.ptq import suite as ptq
@@ -37,12 +33,18 @@ CALIBRATION = ptq.CALIBRATION
 _DATA = {"tsmixer": "series", "jets": "jets"}
 _AT_ONCE = 50
 
-OURS: dict[str, tuple[Importance, bool]] = {
-    "refit": ("refit", True),
-    "hessian": ("hessian", True),
-    "cut alone": ("refit", False),
+OURS: dict[str, Pruning] = {
+    "refit": Pruning(),
+    "hessian": Pruning(importance="hessian"),
+    "cut alone": Pruning(refit=False),
+    "three branches first": Pruning(branches=3),
 }
-"""What units are worth, and whether the weights that stay are fitted again."""
+WHAT = {
+    "refit": "widths by refit, the rest fitted again",
+    "hessian": "widths by hessian, the rest fitted again",
+    "cut alone": "widths by refit, the rest as it was",
+    "three branches first": "three residual branches, then widths by refit; the rest fitted again",
+}
 PEERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "torch-pruning": (
         "torch_pruning_groups",
@@ -123,20 +125,14 @@ class Task:
         """All samples to learn from, and their labels."""
         return _training(self.name)
 
-    @cached_property
-    def seen(self) -> tuple[Units, Observation, float]:
-        """The program's units, what calibration samples say of them, and the seconds it took."""
-        start = time.perf_counter()
-        units = units_of(self.program)
-        found = observe(self.program, units, self.base.calibration)
-        return units, found, time.perf_counter() - start
-
     @cache
-    def curves(self, importance: Importance) -> tuple[tuple[Curve, ...], float]:
-        """The curve of every width, and the seconds it took."""
+    def pruner(self, setting: str) -> tuple[Pruner, float]:
+        """What edgemix knows of the model's units, and the seconds it took."""
         start = time.perf_counter()
-        units, found, _ = self.seen
-        return curves(self.program, units, importance, found), time.perf_counter() - start
+        pruning, program = OURS[setting], self.program
+        if pruning.branches:
+            program, _ = drop_branches(program, self.base.calibration, pruning.branches)
+        return Pruner.of(program, pruning, self.base.calibration), time.perf_counter() - start
 
     def run(self, model: Callable[[Tensor], Tensor], samples: Tensor) -> Tensor:
         """Outputs, some samples at a time."""
@@ -169,26 +165,19 @@ def ours(
     task: Task, share: float, setting: str, counted: Counted = "macs", epochs: int = 0
 ) -> tuple[Program, Row]:
     """edgemix: pruned to a share of what is counted, from calibration samples without labels."""
-    importance, fitted = OURS[setting]
     whole = task.program
-    units, _, before = task.seen
-    found, also = task.curves(importance)
-    start = time.perf_counter() - before - also
-    terms = count(whole, units, counted)
-    everything = units.everything()
-    keep = allocate(found, terms, everything, share * terms.total(everything), Limits())
-    made = cut(whole, units, keep, Step("prune", {"importance": importance, "share": share}))
-    if fitted:
-        made = refit(whole, made, units, keep, task.base.calibration)
+    pruner, before = task.pruner(setting)
+    start = time.perf_counter() - before
+    total = multiply_accumulates(whole) if counted == "macs" else whole.parameters
+    _, made = pruner.within(counted, share * total)
     if epochs:
         made = finetune(whole, made, *task.training, epochs)
     seconds = time.perf_counter() - start
     run = batched(made)[1]
-    what = f"widths by {importance}, {'the rest fitted again' if fitted else 'the rest as it was'}"
     return made, Row(
-        task.name, "edgemix", setting, counted, share, epochs, what, False, task.float_points,
-        task.points(lambda x: run(x)[0]), _share(made, whole), made.parameters / whole.parameters,
-        round(seconds, 1),
+        task.name, "edgemix", setting, counted, share, epochs, WHAT[setting], False,
+        task.float_points, task.points(lambda x: run(x)[0]), _share(made, whole),
+        made.parameters / whole.parameters, round(seconds, 1),
     )  # fmt: skip
 
 

@@ -82,13 +82,21 @@ def _speed(rows: list[Found]) -> str:
     times = {(r["runtime"], r["method"], r["what"]): r["least_ms"] for r in rows}
     lines = []
     for runtime in dict.fromkeys(r["runtime"] for r in rows):
-        for small, whole in (("edgemix", "edgemix"), ("torch-pruning", "torch export")):
+        for small, whole in _BESIDE:
             before, after = times[runtime, whole, "whole"], times[runtime, small, "pruned"]
             lines.append(
                 (runtime, small, f"{before:.3f} ms", f"{after:.3f} ms", f"{before / after:.2f}")
             )
     name = f"{rows[0]['model']}, {rows[0]['share']:.0%} of MACs"
     return _table((name, "by", "whole", "pruned", "faster"), lines)
+
+
+_BESIDE = (
+    ("edgemix", "edgemix"),
+    ("edgemix, three branches", "edgemix"),
+    ("torch-pruning", "torch export"),
+)
+"""Who pruned, and whose whole model it is held against."""
 
 
 def _int8(rows: list[Found]) -> str:

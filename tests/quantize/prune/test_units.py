@@ -60,10 +60,8 @@ def _left(value: Tensor, units: Units, name: str, keep: Keep) -> Tensor:
 SYSTEMS = [
     "edgemix.models.presets.tiny_timm:poolformer",
     "edgemix.models.presets.baselines:tiny",
-    "edgemix.models.presets.iformer:tiny",
     "edgemix.models.presets.tiny_timm:efficientformer",
     "edgemix.models.presets.tiny_timm:efficientformer_v2",
-    "edgemix.models.presets.tiny_timm:edgenext",
     "edgemix.models.presets.hydra:tiny",
     "edgemix.models.presets.esc_transformer:tiny",
     "edgemix.models.tiny_maps:dual_attention",
