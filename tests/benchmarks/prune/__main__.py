@@ -177,13 +177,16 @@ def int8(
 @app.command()
 def table(
     results: Path = RESULTS,
+    short: Annotated[
+        bool, typer.Option("--short", help="edgemix beside the best of each peer alone.")
+    ] = False,
     picture: Annotated[Path | None, typer.Option(help="Also write the curves: an .svg.")] = None,
 ) -> None:
     """Print what was measured, as Markdown."""
     from tests.benchmarks.prune import tables
 
     found = read(results)
-    print("\n\n".join(tables.markdown(found)))
+    print(tables.short(found) if short else "\n\n".join(tables.markdown(found)))
     if picture is not None:
         files.write_text(picture, tables.svg(found["rows"]))
 

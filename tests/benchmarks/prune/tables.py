@@ -35,6 +35,32 @@ def markdown(found: Found) -> Iterator[str]:
         yield _int8(found["int8"])
 
 
+def short(found: Found) -> str:
+    """edgemix as it comes beside the best of each peer's settings, at shares of the work."""
+    rows = [r for r in found["rows"] if r["counted"] == "macs" and not r["refused"]]
+    shares = sorted({r["share"] for r in rows}, reverse=True)
+    lines: list[Line] = []
+    for epochs in sorted({r["epochs"] for r in rows}):
+        for model in dict.fromkeys(r["model"] for r in rows):
+            own = [r for r in rows if (r["model"], r["epochs"]) == (model, epochs)]
+            for method in dict.fromkeys(r["method"] for r in own):
+                tried = [r for r in own if r["method"] == method]
+                if method == "edgemix":
+                    tried = [r for r in tried if r["setting"] == "refit"]
+                best = {s: max((r for r in tried if r["share"] == s), key=_worth, default=None)
+                        for s in shares}  # fmt: skip
+                cells = ("–" if r is None else f"{r['points']:.2f}" for r in best.values())
+                after = f"{epochs} epochs" if epochs else "no training"
+                whole = f"{own[0]['float_points']:.2f}"
+                lines.append((model, after, method, whole, *cells))
+    return _table(("model", "after", "by", "whole", *(f"{s:.0%}" for s in shares)), lines)
+
+
+def _worth(row: Found) -> float:
+    points: float = row["points"]
+    return points
+
+
 def _refused(rows: Iterable[Found]) -> str:
     """Once for each reason: to whom it was given, and for which settings."""
     found: dict[Line, dict[str, None]] = {}
