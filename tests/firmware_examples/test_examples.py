@@ -38,7 +38,7 @@ def test_all_are_there() -> None:
     ]  # fmt: skip
 
 
-LONG = {"jet_tagging_transformer", "keyword_stream"}
+LONG = {"jet_tagging_transformer", "keyword_stream", "pooling_mixer_stream"}
 """These take minutes; what they prove, smaller models prove in the tests of the targets."""
 
 

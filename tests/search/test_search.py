@@ -245,6 +245,7 @@ def crash():
 """
 
 
+@pytest.mark.slow
 def test_real_trials_end_to_end(tmp_path: Path) -> None:
     """Two deployments and two crashes; the search is killed on the way."""
     (tmp_path / "models.py").write_text(MODELS)
