@@ -23,6 +23,7 @@ _SHAPED = frozenset(
     {aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.expand.default}
 )
 _TRIED = 3
+_AT_ONCE = 32
 _NEAR = 1e-3
 """Of an output's range: sums in another order differ by 1e-6, a wrong axis by its whole size."""
 
@@ -88,6 +89,19 @@ def batched(program: Program) -> tuple[GraphModule, Batched, bool]:
         return tuple(v.flatten(0, 1) if v.ndim > 1 else v for v in _tuple(found))
 
     return flat, mapped, True
+
+
+def outputs(
+    program: Program, x: Tensor, change: Callable[[GraphModule], None] = lambda _: None
+) -> Tensor:
+    """A program's first output on samples [n, ...], some at a time; of a graph that was changed."""
+    if program.states:
+        return program.run(x)[0]
+    module, run, mapped = batched(program)
+    change(module)
+    size = program.inputs[0].shape[0] if mapped else _AT_ONCE
+    with torch.no_grad():
+        return torch.cat([run(some)[0] for some in torch.split(x, size)])
 
 
 def _tuple(value: Any) -> tuple[Tensor, ...]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  (defines quantized_decomposed)
 from torch.fx import GraphModule, Node
 from torch.fx.graph import CodeGen
+from torch.nn import Parameter
 
 from edgemix.encoding import Encoding
 from edgemix.errors import EdgemixError
@@ -168,6 +169,15 @@ def constant(module: GraphModule, node: Node) -> Tensor:
     if not isinstance(value, Tensor):
         raise EdgemixError(f"{node.target} is no tensor", at=str(where(node)))
     return value.detach()
+
+
+def set_constant(module: GraphModule, name: str, value: Tensor) -> None:
+    """Put a value in the place of the constant of this name; a parameter stays one."""
+    path, _, attribute = name.rpartition(".")
+    holder = module.get_submodule(path)
+    if isinstance(getattr(holder, attribute), Parameter) and not isinstance(value, Parameter):
+        value = Parameter(value, requires_grad=False)
+    setattr(holder, attribute, value)
 
 
 def holds_graph(module: GraphModule, node: Node) -> bool:

@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from edgemix import data, family, files, proof, rewrites, sources, targets
 from edgemix import graph as g
+from edgemix.batched import outputs
 from edgemix.data import Data
 from edgemix.diagnosis import multiply_accumulates
 from edgemix.errors import InputError
@@ -19,7 +21,7 @@ from edgemix.extras import versions
 from edgemix.latency.budget import SIZE
 from edgemix.latency.estimator import Device, Estimator
 from edgemix.latency.resources import RESOURCES
-from edgemix.latency.units import BYTES, duration, storage
+from edgemix.latency.units import BYTES, MS, duration, storage
 from edgemix.order import Listener
 from edgemix.program import Program
 from edgemix.quantize.calibrate import calibrate
@@ -28,7 +30,7 @@ from edgemix.quantize.prune.blocks import drop_branches
 from edgemix.quantize.prune.cut import Keep
 from edgemix.quantize.prune.factor import factorize
 from edgemix.quantize.prune.finetune import finetune
-from edgemix.quantize.prune.prune import Pruner, outputs
+from edgemix.quantize.prune.prune import Pruner
 from edgemix.quantize.prune.recipe import MACS, PARAMETERS, Goal, Pruning, share
 from edgemix.quantize.prune.size import Counted
 from edgemix.quantize.prune.sparse import Pattern, sparsify
@@ -43,8 +45,6 @@ SAMPLES = 512
 EVALUATED = 1000
 _STEPS = 8
 """Halvings of the share in which a figure that has to be asked for is found."""
-_TIMES = {"s": 1e3, "ms": 1.0, "us": 1e-3, "µs": 1e-3, "ns": 1e-6}
-_AT_ONCE = 32
 
 
 Members = tuple[tuple[schema.PrunedPoint, Program, Keep], ...]
@@ -114,7 +114,7 @@ class Gauge:
         Raises:
             InputError: the unit is of another kind.
         """
-        units = BYTES if goal.what == SIZE else _TIMES if goal.what in self.devices else None
+        units = BYTES if goal.what == SIZE else MS if goal.what in self.devices else None
         if units is None or goal.unit == "%":
             return goal.limit(whole)
         if goal.unit not in units:
@@ -155,6 +155,10 @@ def run(asked: Asked, estimator: Estimator, say: Listener) -> schema.PruningRepo
     Raises:
         InputError: a source, data or a budget that cannot be used.
     """
+    if asked.family and (asked.pruning.budget is None or asked.pruning.before_and_after):
+        raise InputError(
+            "a family is of widths alone", do="leave out tokens, branches, factors, sparse, epochs"
+        )
     files.check_output_folder(asked.out, force=asked.force)
     devices = {name: estimator.device(name) for name in dict.fromkeys(asked.devices)}
     with say.step(f"load {asked.source}"):
@@ -168,10 +172,6 @@ def run(asked: Asked, estimator: Estimator, say: Listener) -> schema.PruningRepo
         calibration = data.load(asked.calibrate, spec, steps=steps, most=asked.samples)
         calibration = calibration.head(min(asked.samples, len(calibration)))
         held_out = data.load(asked.evaluate, spec, steps=steps)
-    if asked.family and (asked.pruning.budget is None or asked.pruning.before_and_after):
-        raise InputError(
-            "a family is of widths alone", do="leave out tokens, branches, factors, sparse, epochs"
-        )
     goal = Goal.parse(asked.pruning.budget or "100%")
     fpga = targets.load("rtl") if goal.what in RESOURCES else None
     few = calibration.batches(spec.shape[0], min(len(calibration), spec.shape[0] * 16))
@@ -239,7 +239,6 @@ def pruned(
     """
     few = calibration.head(min(SAMPLES, len(calibration)))
     samples = few.tensor()
-    labels = None if few.labels is None else torch.from_numpy(few.labels).long()
     track = _Track(program, held_out, gauge)
     now = program
     if pruning.tokens is not None:
@@ -257,13 +256,12 @@ def pruned(
     widths: tuple[schema.Width, ...] = ()
     if pruning.budget is not None:
         with say.step(f"weigh units on {calibration.source}", 1.0) as done:
-            pruner = Pruner.of(now, pruning, samples, labels, done)
+            pruner = Pruner.of(now, pruning, samples, _labels(few), done)
         now, members, widths = _narrowed(pruner, track, say)
     if pruning.factors is not None:
         goal = share(pruning.factors)
-        counted: Counted = "macs" if goal.what == MACS else "parameters"
         with say.step("factor layers", 1.0) as done:
-            now, _ = factorize(now, samples, goal.amount, counted, on_step=done)
+            now, _ = factorize(now, samples, goal.amount, goal.counted, on_step=done)
         track.add(f"low rank, {pruning.factors}", now)
     if pruning.sparse is not None:
         with say.step(f"make weights sparse ({pruning.sparse})", 1.0) as done:
@@ -271,11 +269,8 @@ def pruned(
         track.add(f"sparse, {pruning.sparse}", now)
     if pruning.finetune:
         with say.step(f"train {pruning.finetune} epochs", 1.0) as done:
-            now = finetune(
-                program, now, calibration.tensor(),
-                None if calibration.labels is None else torch.from_numpy(calibration.labels).long(),
-                pruning.finetune, done,
-            )  # fmt: skip
+            given = calibration.tensor(), _labels(calibration)
+            now = finetune(program, now, *given, pruning.finetune, done)
         track.add(f"{pruning.finetune} epochs", now)
     blind = () if pruner is None else tuple(str(where) for where in pruner.units.halted)
     result = schema.PruningResult(
@@ -288,6 +283,10 @@ def pruned(
         blind=blind,
     )
     return Outcome(now, result, pruner, members)
+
+
+def _labels(some: Data) -> Tensor | None:
+    return None if some.labels is None else torch.from_numpy(some.labels).long()
 
 
 def _tokens(plan: TokenPlan) -> str:
@@ -307,40 +306,31 @@ class _Track:
         self._held_out, self.whole, self.gauge = held_out, whole, gauge
         self._expected = outputs(whole, self._x)
         self.macs, self.parameters = multiply_accumulates(whole), whole.parameters
-        self.points: list[schema.PrunedPoint] = []
-        self.add("whole", whole)
+        self.points = [self._point("whole", whole, self._expected)]
 
     def add(self, name: str, program: Program) -> schema.PrunedPoint:
         """Measure a program; the last one that is added is the one that was chosen."""
-        found = outputs(program, self._x)
-        labels = self._held_out.labels
-        right = None if labels is None else proof.accuracy(found.numpy(), labels[: len(found)])
-        self.points.append(
-            schema.PrunedPoint(
-                asked=name,
-                chosen=False,
-                macs=multiply_accumulates(program),
-                parameters=program.parameters,
-                accuracy=right,
-                sqnr_db=proof.sqnr_db(self._expected.numpy(), found.numpy()),
-                times_ms=self.gauge.times(program),
-            )
-        )
+        self.points.append(self._point(name, program, outputs(program, self._x)))
         return self.points[-1]
 
+    def _point(self, name: str, program: Program, found: Tensor) -> schema.PrunedPoint:
+        labels = self._held_out.labels
+        right = None if labels is None else proof.accuracy(found.numpy(), labels[: len(found)])
+        return schema.PrunedPoint(
+            asked=name,
+            chosen=False,
+            macs=multiply_accumulates(program),
+            parameters=program.parameters,
+            accuracy=right,
+            sqnr_db=proof.sqnr_db(self._expected.numpy(), found.numpy()),
+            times_ms=self.gauge.times(program),
+        )
+
     def chosen(self) -> tuple[schema.PrunedPoint, ...]:
-        """All points, from the largest."""
-        last = self.points[-1].model_copy(update={"chosen": True})
-        points = sorted(self.points[1:-1], key=lambda point: -point.macs)
-        return (self.points[0], *_with(points, last))
-
-
-def _with(
-    points: list[schema.PrunedPoint], last: schema.PrunedPoint
-) -> tuple[schema.PrunedPoint, ...]:
-    """Points with the chosen one behind those that are as large."""
-    before = [point for point in points if point.macs >= last.macs]
-    return (*before, last, *points[len(before) :])
+        """All points, from the largest; of those that are as large the chosen one comes last."""
+        whole, *others = self.points
+        others[-1:] = [point.model_copy(update={"chosen": True}) for point in others[-1:]]
+        return (whole, *sorted(others, key=lambda point: -point.macs))
 
 
 def _narrowed(
@@ -386,10 +376,9 @@ def _limit(
 ) -> tuple[Counted, float]:
     """A goal as a limit; of figures that must be asked for, by halving shares of the MACs."""
     if goal.what in (MACS, PARAMETERS):
-        counted: Counted = "macs" if goal.what == MACS else "parameters"
         limit = goal.limit(track.macs if goal.what == MACS else track.parameters)
-        pruner.keep(counted, limit)
-        return counted, limit
+        pruner.keep(goal.counted, limit)
+        return goal.counted, limit
     with say.step(f"look for {pruner.pruning.budget}", float(_STEPS)) as done:
         whole = gauge.figure(goal, track.whole)
         limit = gauge.limit(goal, whole)

@@ -10,9 +10,8 @@ from edgemix.errors import InputError
 from edgemix.latency.base import Latency
 from edgemix.latency.estimator import Estimate
 from edgemix.latency.resources import RESOURCES, Resources
-from edgemix.latency.units import BYTES, duration, storage
+from edgemix.latency.units import BYTES, MS, duration, storage
 
-_MS = {"s": 1e3, "ms": 1.0, "us": 1e-3, "µs": 1e-3, "ns": 1e-6}
 _COUNTS = {"": 1.0, "%": 1.0}
 _VALUE = re.compile(r"([0-9.]+(?:e-?\d+)?)\s*([a-zA-Zµ%]*)")
 LATENCY = "latency"
@@ -109,7 +108,7 @@ def _number(name: str, value: str, what: str) -> float:
     Raises:
         InputError: it is none; the message says which unit is wanted.
     """
-    units = _MS if what == LATENCY else BYTES if what == SIZE else _COUNTS
+    units = MS if what == LATENCY else BYTES if what == SIZE else _COUNTS
     like = {LATENCY: "2ms", SIZE: "5MB"}.get(what, "50%, or a count")
     match = _VALUE.fullmatch(value)
     if match is None:
@@ -136,7 +135,7 @@ def _wrong_unit(
             f'"{value}" is a size, and this is a budget of time: it wants one of {known}',
             do=f"write {own}{SIZE}={value}" if "." not in name else f"write it like {like}",
         )
-    if unit in _MS and what == SIZE:
+    if unit in MS and what == SIZE:
         said = f'"{value}" is a time, and this is a budget of size: it wants one of {known}'
         return InputError(said, do=f"write it like {like}")
     if what not in (LATENCY, SIZE):

@@ -7,23 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from edgemix import graph as g
-from edgemix.batched import batched
+from edgemix.batched import outputs
 from edgemix.diagnosis import macs
 from edgemix.errors import InputError
 from edgemix.graph import aten
 from edgemix.program import Program, Step
 from edgemix.quantize.prune.axes import shape
 from edgemix.quantize.prune.lockstep import Lockstep
+from edgemix.quantize.prune.size import VALUE
 
 _MEASURED = 128
-_AT_ONCE = 32
-_VALUE, _OPERATOR = 16, 30_000
-"""What a value and an operator cost that are there, in multiply-accumulates of the same time."""
+_OPERATOR = 30_000
+"""What an operator costs that is there, in multiply-accumulates of the same time."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def drop_branches(
             do="ask for fewer",
         )
     some = samples[:_MEASURED]
-    whole = _outputs(program, (), some)
+    whole = outputs(program, some)
     gone: tuple[Branch, ...] = ()
     steps = sum(len(known) - i for i in range(count)) + 1
     done = 0
@@ -97,7 +96,8 @@ def drop_branches(
         for branch in known:
             if any(branch.sum in other.nodes for other in gone) or branch in gone:
                 continue
-            change = _outputs(program, (*gone, branch), some) - whole
+            tried = (*gone, branch)
+            change = outputs(program, some, lambda m, tried=tried: _drop(m, tried)) - whole  # type: ignore[misc]
             prices[branch] = float(change.double().square().sum()) / branch.work
             done += 1
             on_step(done / steps)
@@ -117,14 +117,6 @@ def drop_branches(
     pair.run(lambda share: on_step((done + share) / steps))
     on_step(1.0)
     return pair.result(Step("refit", {"samples": len(samples)})), gone
-
-
-def _outputs(program: Program, gone: tuple[Branch, ...], samples: Tensor) -> Tensor:
-    module, run, mapped = batched(program)
-    _drop(module, gone)
-    size = program.inputs[0].shape[0] if mapped else _AT_ONCE
-    with torch.no_grad():
-        return torch.cat([run(x)[0] for x in torch.split(samples, size)])
 
 
 def _drop(module: GraphModule, gone: tuple[Branch, ...]) -> None:
@@ -172,4 +164,4 @@ def _work(node: Node) -> int:
     if node.target in g.VIEW:
         return 0
     values = math.prod(shape(node))
-    return _OPERATOR + _VALUE * values + (macs(node) if node.target in g.PRODUCT else 0)
+    return _OPERATOR + int(VALUE) * values + (macs(node) if node.target in g.PRODUCT else 0)

@@ -22,6 +22,7 @@ from edgemix.program import Program, Step
 from edgemix.quantize.prune.axes import Units, units_of
 from edgemix.quantize.prune.cut import Keep, cut
 from edgemix.quantize.prune.factors import at_each_place, second_for
+from edgemix.quantize.prune.lockstep import is_shared
 from edgemix.quantize.prune.observe import Reader, observe
 from edgemix.quantize.prune.ranks import Form, Kind, Point, choose, covariance_of, path_of
 from edgemix.quantize.prune.refit import refit
@@ -132,10 +133,7 @@ def _reason(node: Node) -> str:
         return "its weight is computed"
     if groups(node) > 1:
         return "its groups have no channel in common"
-    named = [n for n in node.graph.find_nodes(op="get_attr") if n.target == weight.target]
-    if sum(len(n.users) for n in named) > 1:
-        return "its weight is shared"
-    return ""
+    return "its weight is shared" if is_shared(weight) else ""
 
 
 def _with_factors(

@@ -66,7 +66,7 @@ def finetune(
     learn(lambda x: run(x)[0], tuple(weights.values()), samples, wanted, labels, epochs, on_step)
     made = small.module()
     for name, value in weights.items():
-        _set(made, name, nn.Parameter(value.detach(), requires_grad=False))
+        g.set_constant(made, name, value.detach())
     return small.with_module(made, Step("finetune", {"samples": len(samples), "epochs": epochs}))
 
 
@@ -165,19 +165,12 @@ def _weights(module: GraphModule) -> dict[str, nn.Parameter]:
             weight = found[name] = nn.Parameter(value.clone())
             if value.ndim > 1 and not value.all():  # what was made sparse stays so
                 weight.register_hook(_masked(value != 0))  # type: ignore[no-untyped-call]
-            _set(module, name, weight)
+            g.set_constant(module, name, weight)
     return found
 
 
 def _masked(there: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda slope: slope * there
-
-
-def _set(module: GraphModule, name: str, value: nn.Parameter) -> None:
-    path, _, attribute = name.rpartition(".")
-    holder = module.get_submodule(path)
-    delattr(holder, attribute)
-    holder.register_parameter(attribute, value)
 
 
 def _check(samples: Tensor, labels: Tensor | None, outputs: Tensor) -> None:

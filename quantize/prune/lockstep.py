@@ -131,7 +131,7 @@ class Lockstep:
         """The pruned program with the weights that were fitted."""
         module = self._program.module()
         for name, value in self.fitted.items():
-            set_constant(module, name, value)
+            g.set_constant(module, name, value)
         return self._program.with_module(module, *steps)
 
     def _missing(self, whole: Sum | None, small: Sum | None, piece: int) -> Tensor:
@@ -158,7 +158,7 @@ class Lockstep:
         return value / torch.where(scale.abs() < _TINY, torch.inf, scale)
 
     def _replace(self, node: Node, value: Tensor) -> None:
-        set_constant(self.small, str(node.target), value)
+        g.set_constant(self.small, str(node.target), value)
         self.fitted[str(node.target)] = value
 
 
@@ -211,12 +211,13 @@ def owns_weights(node: Node) -> bool:
     if node.target not in g.LINEAR:
         return False
     weights: list[Any] = [a for a in node.args[1:3] if isinstance(a, Node)]
-    return all(
-        w.op == "get_attr"
-        and sum(len(n.users) for n in node.graph.find_nodes(op="get_attr") if n.target == w.target)
-        == 1
-        for w in weights
-    )
+    return all(w.op == "get_attr" and not is_shared(w) for w in weights)
+
+
+def is_shared(weight: Node) -> bool:
+    """Whether several operators read a constant, be it by nodes of their own."""
+    named = weight.graph.find_nodes(op="get_attr")
+    return sum(len(n.users) for n in named if n.target == weight.target) > 1
 
 
 def _has_bias(node: Node) -> bool:
@@ -233,14 +234,3 @@ def _last_uses(module: GraphModule) -> dict[Node, list[Node]]:
     for source, node in last.items():
         found.setdefault(node, []).append(source)
     return found
-
-
-def set_constant(module: GraphModule, name: str, value: Tensor) -> None:
-    """Put a value in the place of a graph's constant."""
-    path, _, attribute = name.rpartition(".")
-    holder = module.get_submodule(path)
-    old = getattr(holder, attribute)
-    if isinstance(old, torch.nn.Parameter):
-        setattr(holder, attribute, torch.nn.Parameter(value, requires_grad=False))
-    else:
-        setattr(holder, attribute, value)

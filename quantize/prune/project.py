@@ -17,7 +17,7 @@ from edgemix import graph as g
 from edgemix.program import Program, Step
 from edgemix.quantize.prune.axes import Units
 from edgemix.quantize.prune.cut import Keep
-from edgemix.quantize.prune.lockstep import owns_weights, set_constant
+from edgemix.quantize.prune.lockstep import owns_weights
 from edgemix.quantize.prune.observe import Observation, Reader
 
 _DAMPING = 0.01
@@ -75,7 +75,7 @@ def _fit(module: Any, node: Node, parts: list[Reader], axes: Any, keep: Keep) ->
         made = torch.linalg.solve(inside + ridge * eye, pulled.T).T
         fitted.append(made)
         shifts.append(wanted @ mean - made @ mean[stays])
-    set_constant(module, str(weight.target), torch.cat(fitted).reshape(now.shape).to(now.dtype))
+    g.set_constant(module, str(weight.target), torch.cat(fitted).reshape(now.shape).to(now.dtype))
     if bias is not None:
         old = g.constant(module, bias)
-        set_constant(module, str(bias.target), old + torch.cat(shifts).to(old.dtype))
+        g.set_constant(module, str(bias.target), old + torch.cat(shifts).to(old.dtype))

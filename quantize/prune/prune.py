@@ -6,12 +6,12 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from edgemix.batched import batched
+from edgemix.batched import outputs
 from edgemix.errors import InputError
 from edgemix.program import Program, Step
 from edgemix.quantize.prune.allocate import Limits, allocate, kept
@@ -27,7 +27,6 @@ from edgemix.quantize.prune.size import Counted, Terms, count, work
 
 Heard = Callable[[float], None]
 _COMPARED = 256
-_AT_ONCE = 32
 
 
 def _nobody(_: float) -> None:
@@ -116,14 +115,15 @@ class Pruner:
         Raises:
             InputError: it cannot be met.
         """
-        return self._keeps(counted, limit)[0]
+        return self._keep(self.curves[0], counted, limit)
 
-    def _keeps(self, counted: Counted, limit: float) -> list[Keep]:
+    def _keep(self, way: tuple[Curve, ...], counted: Counted, limit: float) -> Keep:
         everything, terms = self.units.everything(), self._terms(counted)
-        times = work(self.program, self.units)
-        return [
-            allocate(way, terms, everything, limit, self._limits(), times) for way in self.curves
-        ]
+        return allocate(way, terms, everything, limit, self._limits(), self._work)
+
+    @cached_property
+    def _work(self) -> Terms:
+        return work(self.program, self.units)
 
     def within(
         self, counted: Counted, limit: float, on_step: Heard = _nobody
@@ -133,9 +133,8 @@ class Pruner:
         Raises:
             InputError: it cannot be met.
         """
-        keeps = self._keeps(counted, limit)
-        if not self.pruning.refit:
-            return keeps[0], self.made(keeps[0], on_step)
+        ways = self.curves if self.pruning.refit else self.curves[:1]
+        keeps = [self._keep(way, counted, limit) for way in ways]
         made: list[tuple[Keep, Program]] = []
         for i, keep in enumerate(keeps):
             if not any(np.array_equal(keep, other) for other, _ in made):
@@ -188,16 +187,6 @@ def _part(on_step: Heard, i: int, of: int) -> Heard:
     return lambda share: on_step((i + share) / of)
 
 
-def outputs(program: Program, x: Tensor) -> Tensor:
-    """The first output on many samples."""
-    if program.states:
-        return program.run(x)[0]
-    _, run, mapped = batched(program)
-    size = program.inputs[0].shape[0] if mapped else _AT_ONCE
-    with torch.no_grad():
-        return torch.cat([run(some)[0] for some in torch.split(x, size)])
-
-
 def _check_patterns(units: Units, pruning: Pruning) -> None:
     names = sorted({name for group in units.groups for name in group.modules})
     for pattern in pruning.keep:
@@ -231,6 +220,5 @@ def prune(
     goal = Goal.parse(chosen.budget or "50%")
     if goal.what not in (MACS, PARAMETERS):
         raise InputError(f"{goal.what} has to be estimated", do="prune with `edgemix prune`")
-    counted: Counted = "macs" if goal.what == MACS else "parameters"
     pruner = Pruner.of(program, chosen, samples, labels)
-    return pruner.within(counted, goal.limit(pruner.total(counted)))[1]
+    return pruner.within(goal.counted, goal.limit(pruner.total(goal.counted)))[1]

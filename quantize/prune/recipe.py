@@ -19,6 +19,7 @@ from pydantic import (
 
 from edgemix.errors import InputError
 from edgemix.quantize.prune.choices import Importance, TokenMethod
+from edgemix.quantize.prune.size import Counted
 from edgemix.quantize.prune.sparse import Pattern
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*(%|[A-Za-zµ]*)")
@@ -57,6 +58,11 @@ class Goal:
                 raise InputError(f"{text} leaves nothing, or more than there is", do="like 50%")
             value /= 100
         return cls(what.strip() or MACS, value, unit)
+
+    @property
+    def counted(self) -> Counted:
+        """What the graph itself says of it: multiply-accumulates, or weights."""
+        return "macs" if self.what == MACS else "parameters"
 
     def limit(self, whole: float) -> float:
         """The goal in units, for a model that has ``whole`` of them.

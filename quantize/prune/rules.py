@@ -148,10 +148,7 @@ def _layer_norm(tracer: Tracer, node: Node) -> tuple[Axis, ...]:
 
 
 def _group_norm(tracer: Tracer, node: Node) -> tuple[Axis, ...]:
-    x = tracer.axes(node.args[0])
-    for affine in node.args[2:4]:
-        if isinstance(affine, Node):
-            tracer.unite(x[1].ids, tracer.axes(affine)[0].ids)
+    x = _by_channel(tracer, node)
     for ids in x[1].ids.reshape(int(arguments(node)[1]), -1):
         tracer.unite(ids, x[1].ids[: len(ids)])
     return x

@@ -18,7 +18,7 @@ from edgemix.quantize.prune.cut import Keep
 from edgemix.quantize.prune.rules import arguments
 
 Counted = Literal["macs", "parameters"]
-_VALUE = 16.0
+VALUE = 16.0
 """What computing a value costs a vector unit that is fed from memory, in multiply-accumulates."""
 
 
@@ -59,7 +59,7 @@ def work(program: Program, units: Units) -> Terms:
         if node.target in g.PRODUCT:
             terms.append(_macs(node, units))
         if node.op == "call_function" and node.target not in g.VIEW and units.axes[node.name]:
-            terms.append((units.axes[node.name], _VALUE))
+            terms.append((units.axes[node.name], VALUE))
     return _terms(units, terms)
 
 

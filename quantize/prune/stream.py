@@ -11,6 +11,7 @@ how many places it has passed at which tokens go: there are two counts in front 
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -295,18 +296,11 @@ class Flow:
 
 def _same_axis(before: tuple[int, ...], after: tuple[int, ...], axis: int) -> int | None:
     """Where an axis is after a view, or None where it is merged or split."""
-    ahead = _volume(before[:axis])
+    ahead = math.prod(before[:axis])
     for place, size in enumerate(after):
-        if size == before[axis] and _volume(after[:place]) == ahead:
+        if size == before[axis] and math.prod(after[:place]) == ahead:
             return place
     return None
-
-
-def _volume(sizes: tuple[int, ...]) -> int:
-    found = 1
-    for size in sizes:
-        found *= size
-    return found
 
 
 def _refused(node: Node, why: str) -> InputError:
