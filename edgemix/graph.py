@@ -44,7 +44,7 @@ VIEW = frozenset(
         aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default,
         aten.permute.default, aten.transpose.int, aten.t.default, aten.expand.default,
         aten.select.int, aten.slice.Tensor, aten.contiguous.default, aten.clone.default,
-        aten.flip.default, aten.alias.default, aten.unflatten.int,
+        aten.flip.default, aten.roll.default, aten.alias.default, aten.unflatten.int,
     }
 )  # fmt: skip
 """Operators that move values and never change one."""

@@ -21,6 +21,7 @@ from edgemix.graph import aten
 
 NORMS = frozenset({aten.layer_norm.default, aten.group_norm.default})
 _SQUARES = frozenset({aten.square.default, aten.pow.Tensor_Scalar})
+_TURNING = frozenset({aten.flip.default, aten.roll.default})
 _HOMOGENEOUS = g.CLAMP_AT_ZERO | g.AVERAGING | {aten.max_pool2d.default}
 
 
@@ -181,11 +182,15 @@ def moved_axis(view: Node, axis: int) -> int | None:
     args: list[Any] = list(view.args)
     source: Node = args[0]
     before, after = g.shape_of(source), g.shape_of(view)
-    if view.target in (aten.permute.default, aten.transpose.int, aten.t.default, aten.flip.default):
+    if view.target in _TURNING:
+        # The values of an axis that is turned itself change places.
+        dims = args[1] if view.target is aten.flip.default else [*args[2:], range(len(before))][0]
+        return None if axis in {d % len(before) for d in dims} else axis
+    if view.target in (aten.permute.default, aten.transpose.int, aten.t.default):
         order = list(range(len(before)))
         if view.target is aten.permute.default:
             order = [d % len(before) for d in args[1]]
-        elif view.target is not aten.flip.default:
+        else:
             a, b = args[1:3] if view.target is aten.transpose.int else (0, 1)
             a, b = a % len(before), b % len(before)
             order[a], order[b] = order[b], order[a]

@@ -263,7 +263,7 @@ _VIEWS = frozenset({aten.view.default, aten._unsafe_view.default})
 _EACH = (
     (g.VIEW - {aten.alias.default})
     | {
-        aten.roll.default, aten.index_select.default, aten.sum.dim_IntList, aten.sum.default,
+        aten.index_select.default, aten.sum.dim_IntList, aten.sum.default,
         aten.mean.dim, aten.mean.default,
         aten.movedim.int, aten.movedim.intlist,
     }

@@ -178,6 +178,63 @@ def test_any_scale_goes_through_a_seam(seed: int) -> None:
     assert torch.allclose(expected, found, atol=2e-3 * float(expected.abs().max()))
 
 
+class Turned(nn.Module):
+    """Two convolutions with their values turned in between, along an axis."""
+
+    def __init__(self, turn: Callable[..., Tensor], axis: int) -> None:
+        super().__init__()
+        self.first, self.norm, self.second = (
+            nn.Conv2d(3, 6, 1),
+            nn.BatchNorm2d(6),
+            nn.Conv2d(6, 4, 1),
+        )
+        self.turn, self.axis = turn, axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        turned = self.turn(self.first(x), self.axis)
+        return self.second(self.norm(turned))
+
+
+def _flipped(x: Tensor, axis: int) -> Tensor:
+    return x.flip(axis)
+
+
+def _rolled(x: Tensor, axis: int) -> Tensor:
+    return x.roll(2, axis)
+
+
+def _rolled_flat(x: Tensor, axis: int) -> Tensor:
+    return x.roll(axis)
+
+
+@pytest.mark.parametrize(
+    ("turn", "axis", "goes_through"),
+    [
+        (_flipped, 3, True), (_flipped, 1, False), (_flipped, -3, False),
+        (_rolled, 2, True), (_rolled, 1, False), (_rolled_flat, 5, False),
+    ],
+)  # fmt: skip
+def test_a_scale_goes_through_what_leaves_its_channels_in_place(
+    turn: Callable[..., Tensor], axis: int, goes_through: bool
+) -> None:
+    torch.manual_seed(0)
+    model = Turned(turn, axis).eval()
+    x = torch.randn(2, 3, 5, 5)
+    with torch.no_grad():
+        model.norm.running_mean.normal_()
+        model.norm.running_var.uniform_(0.5, 2.0)
+    program = Program.trace(model, (x,), Origin("test"))
+    whole = rewrites.standard(program)
+    module = whole.module()
+    found = list(seams(module))
+    assert len(found) == goes_through
+    for seam in found:
+        divide(module, seam, torch.linspace(0.25, 4.0, seam.channels))
+    scaled = whole.with_module(module, Step("scale")).run(x)[0]
+    assert torch.allclose(model(x), whole.run(x)[0], atol=1e-5)
+    assert torch.allclose(model(x), scaled, atol=1e-5)
+
+
 @pytest.mark.parametrize("algorithm", [brevitas.gptq, brevitas.gpfq, brevitas.learned])
 def test_brevitas_rounds_our_layers(
     program: Program, samples: Tensor, algorithm: Callable[..., Draft]

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch._ops import OpOverload
@@ -149,23 +149,30 @@ def test_windows_of_windows_are_moved_in_five_axes() -> None:
 
 
 @given(
-    st.integers(2, 3), st.integers(1, 3), st.integers(0, 1), st.integers(1, 2), st.integers(5, 9),
+    st.integers(1, 3), st.integers(1, 3), st.integers(0, 1), st.integers(1, 2), st.integers(5, 9),
+    st.sampled_from([(), (1,), (2,)]),
 )  # fmt: skip
-@settings(max_examples=10, deadline=None)
-def test_unfold_and_fold_are_convolutions(
-    kernel: int, stride: int, padding: int, dilation: int, size: int
+@example(3, 3, 0, 1, 6, (2,))
+@example(1, 3, 1, 1, 7, (1,))  # cropped behind
+@settings(max_examples=15, deadline=None)
+def test_unfold_and_fold_are_convolutions_or_views(
+    kernel: int, stride: int, padding: int, dilation: int, size: int, batch: tuple[int, ...]
 ) -> None:
     options = {"dilation": dilation, "padding": padding, "stride": stride}
 
     class Windows(nn.Module):
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             columns = nn.functional.unfold(x, kernel, **options)
-            return columns * 2, nn.functional.fold(columns + 1, (size, size + 1), kernel, **options)
+            return columns * 2, nn.functional.fold(columns + 1, (size, wide), kernel, **options)
 
-    x = torch.randn(1, 3, size, size + 1)
+    wide = size + (0 if kernel == stride else 1)
+    x = torch.randn(*batch, 3, size, wide)
     program = Program.trace(Windows(), (torch.zeros_like(x),), Origin("test"))
     after = apply(program, rewrites.load("open_folds"))
-    assert not {"im2col", "col2im"} & set(operators(after))
+    tiles = kernel == stride and padding == 0 and (kernel - 1) * dilation < kernel
+    count = operators(after).count("conv2d")
+    assert count == (0 if tiles and size % kernel == 0 else 2)
+    assert not {"im2col", "col2im", "conv_transpose2d"} & set(operators(after))
     for found, expected in zip(after.run(x), Windows()(x), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
