@@ -219,6 +219,12 @@ def system(key: str) -> System:
     return next(row for row in systems() if row.key == key)
 
 
+def same(key: str) -> tuple[str, ...]:
+    """The keys of all rows of one model: some of timm's families are systems of the first tier."""
+    source = next((row.source for row in systems() if row.key == key), None)
+    return tuple(row.key for row in systems() if row.source == source)
+
+
 def chosen(patterns: Sequence[str], groups: Sequence[str] = GROUPS) -> tuple[System, ...]:
     """The rows of some groups whose names match a pattern like ``mobilevit*``; no pattern is all.
 

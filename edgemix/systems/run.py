@@ -8,12 +8,12 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from edgemix import child, files, nursery
 from edgemix.errors import InputError, ToolError
-from edgemix.systems.catalog import FPGAS, PHONES, Slot, slots, systems
+from edgemix.systems.catalog import FPGAS, PHONES, Slot, same, slots, systems
 from edgemix.systems.cell import Cell
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -23,7 +23,7 @@ Told = Callable[[Cell], None]
 
 
 def read(results: Path) -> list[Cell]:
-    """The cells that were found so far.
+    """The cells that were found so far, each for all rows of its model.
 
     Raises:
         InputError: the file is no results file.
@@ -31,7 +31,7 @@ def read(results: Path) -> list[Cell]:
     if not results.exists():
         return []
     try:
-        return [Cell.from_json(value) for value in json.loads(results.read_text())]
+        return _for_all_rows(Cell.from_json(value) for value in json.loads(results.read_text()))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"{results} holds no results: {error}", do="give another file, or remove it"
@@ -65,7 +65,7 @@ def fill(
 
     def keep(cells: Iterable[Cell]) -> None:
         with lock:
-            for cell in cells:
+            for cell in _for_all_rows(cells):
                 kept[cell.slot] = cell
                 told(cell)
             _write(results, kept.values())
@@ -83,12 +83,21 @@ def fill(
 
 
 def _units(wanted: Sequence[Slot]) -> list[list[Slot]]:
-    """What one process measures: a system on all phones' targets, or on one FPGA target."""
-    units: dict[tuple[str, str], list[Slot]] = {}
+    """What one process measures: a system on all phones' targets, or on one FPGA target.
+
+    A model is measured once, however many rows it has.
+    """
+    units: dict[tuple[str, str], dict[tuple[str, str], Slot]] = {}
     for slot in wanted:
         where = slot.target if slot.target in FPGAS else PHONES[0]
-        units.setdefault((slot.system, where), []).append(slot)
-    return list(units.values())
+        unit = units.setdefault((same(slot.system)[0], where), {})
+        unit.setdefault((slot.target, slot.kind), slot)
+    return [list(unit.values()) for unit in units.values()]
+
+
+def _for_all_rows(cells: Iterable[Cell]) -> list[Cell]:
+    rows = (replace(cell, system=key) for cell in cells for key in same(cell.system))
+    return list({cell.slot: cell for cell in rows}.values())
 
 
 def _unit(

@@ -38,6 +38,29 @@ def test_cells_are_measured_kept_and_not_measured_again(tmp_path: Path) -> None:
     assert left == [s for s in slots(LINEAR) if s not in wanted]
 
 
+def test_a_model_with_two_rows_is_measured_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def answer(_function: str, request: Mapping[str, Any], **_: Any) -> dict[str, Any]:
+        found = [Slot(**s) for s in request["slots"]]
+        asked.append([s.system for s in found])
+        cells = [Cell(s.system, s.target, s.kind, s.recipe, passed=True) for s in found]
+        lines = "".join(json.dumps(cell.to_json()) + "\n" for cell in cells)
+        Path(request["lines"]).write_text(lines)
+        return {}
+
+    monkeypatch.setattr(child, "call", answer)
+    rows = chosen(["poolformer", "poolformer_s12"], ["published", "timm"])
+    wanted = [s for row in rows for s in slots(row) if s.target == "onnx"]
+    run.fill(tmp_path / "results.json", wanted)
+    assert asked == [["published/poolformer"] * 2]
+    cells = run.read(tmp_path / "results.json")
+    assert {c.slot for c in cells} == set(wanted) and len(cells) == 4
+    assert run.missing(wanted, cells) == []
+
+
 class Dying:
     """A child that writes one cell, then dies at the second; later children live."""
 
