@@ -23,6 +23,7 @@ from edgemix.errors import InputError
 from edgemix.extras import need, versions
 from edgemix.program import Origin, Program
 from edgemix.sources.coded import Coded, Rounding, encoding, settle
+from edgemix.targets.onnx.sparse import dense
 
 Values = list[Any]
 """An operator's inputs: tensors, or None for one that is left out."""
@@ -42,6 +43,7 @@ def load(path: Path) -> Program:
     except Exception as error:  # protobuf has several of its own
         raise InputError(f"{path} is no ONNX file, or it is damaged: {error}") from error
     graph = model.graph
+    dense(graph)
     constants = {t.name: _tensor(onnx.numpy_helper.to_array(t)) for t in graph.initializer}
     inputs = [i for i in graph.input if i.name not in constants]
     example = tuple(torch.zeros(_shape(i, path)) for i in inputs)

@@ -11,6 +11,7 @@ from typing import Any
 from edgemix.extras import need
 from edgemix.targets.base import Arithmetic, OpPrecision
 from edgemix.targets.onnx.run import session
+from edgemix.targets.onnx.sparse import dense
 
 _INTEGER_KERNELS = frozenset(
     {
@@ -38,6 +39,7 @@ def audit(request: Mapping[str, Any]) -> dict[str, Any]:
         path = Path(scratch) / "optimized.onnx"
         session(request["model"], optimized=path)
         graph = onnx.load(str(path)).graph
+        dense(graph)
     wide = (onnx.TensorProto.INT16, onnx.TensorProto.UINT16)
     zeros = {t.name for t in graph.initializer if t.data_type in wide}
     sixteen = {

@@ -14,12 +14,15 @@ from edgemix.exporting import export, quiet
 from edgemix.extras import need, versions
 from edgemix.program import Program
 from edgemix.targets.base import Artifact, plain_bindings
+from edgemix.targets.onnx.sparse import shrink
 from edgemix.targets.real import pools
 
 _qd = torch.ops.quantized_decomposed
 MAIN = "model.onnx"
 OPSET = 21
 """The first in which a quantizer may have 16 bits."""
+_SPARSIFYING = "sparsify"
+"""The step that makes zeros on purpose: other sparse constants stay as every runtime reads them."""
 
 
 def lower(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,8 +37,10 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     narrow_ranges(module)
     module.recompile()
     model = exported(program, module, OPSET)
+    onnx.checker.check_model(model, full_check=True)  # before: it has no shapes of sparse ones
+    pruned = any(step.name == _SPARSIFYING for step in program.history)
+    sparse = shrink(model) if pruned else 0
     onnx.save(model, str(path))
-    onnx.checker.check_model(model, full_check=True)
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     artifact = Artifact(
         target="onnx",
@@ -43,7 +48,11 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
         main=MAIN,
         **plain_bindings(program),
         toolchain=versions("torch", "onnx", "onnxscript", "onnxruntime"),
-        facts={"opset": opset, "activations": "uint8"},
+        facts={
+            "opset": opset,
+            "activations": "uint8",
+            **({"sparse initializers": sparse} if sparse else {}),
+        },
     )
     return artifact.to_json()
 

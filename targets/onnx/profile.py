@@ -24,6 +24,7 @@ from edgemix.latency.board.runtimes import zeros
 from edgemix.latency.profile import Node, Operator, Run, Told
 from edgemix.latency.repeats import WARMUP, repetitions, unprofiled
 from edgemix.targets.onnx.run import session
+from edgemix.targets.onnx.sparse import dense
 
 _KERNEL = "_kernel_time"
 _RUN = "model_run"
@@ -36,6 +37,7 @@ def profile(request: Mapping[str, Any]) -> dict[str, Any]:
     alone = unprofiled(model, threads)
     runs = repetitions(request["runs"], alone)
     graph = need("onnx", extra="onnx").load(model, load_external_data=False).graph
+    dense(graph)
     with tempfile.TemporaryDirectory(prefix="edgemix-") as scratch:
         runner = session(model, threads=threads, trace=Path(scratch) / "trace")
         feed = zeros(runner)

@@ -15,7 +15,7 @@ _NO_OPERATOR = {
 
 def findings(program: Program) -> tuple[Finding, ...]:
     """Nodes without an ONNX operator; the exporter's own refusals come as its error."""
-    module = program.module()
+    module = program.shared
     lacking = (
         Finding(g.where(node), _NO_OPERATOR[g.op_name(node)], "export the model in evaluation mode")
         for node in g.float_ops(module)
