@@ -83,7 +83,7 @@ def layers(program: Program, quantized: Program, samples: Tensor) -> tuple[Layer
     Raises:
         EdgemixError: the two programs do not compute the same operators.
     """
-    plain, coded = program.module(), quantized.module()
+    plain, coded = program.shared, quantized.shared
     twins = _twins(plain, coded)
     sums = {node: [0.0] * 7 for node in twins}
     peaks: dict[Node, Tensor] = {}
@@ -92,21 +92,31 @@ def layers(program: Program, quantized: Program, samples: Tensor) -> tuple[Layer
         for node, twin in twins.items():
             integers = found[_quantize(node)]
             encoding = g.encoding_of(coded, _quantize(node))
-            restored = encoding.dequantize(integers).double()
-            expected = real[twin].double()
-            entry = sums[node]
-            entry[0] += float((expected**2).sum())
-            entry[1] += float(((expected - restored) ** 2).sum())
-            entry[2] += float(((integers == encoding.qmin) | (integers == encoding.qmax)).sum())
-            entry[3] += integers.numel()
-            alone = encoding.dequantize(encoding.quantize(real[twin])).double()
-            entry[4] += float(((expected - alone) ** 2).sum())
+            expected = real[twin]
+            alone = encoding.dequantize(encoding.quantize(expected))
             lowest, highest = encoding.limits
-            entry[5] += float((expected < lowest - encoding.lsb / 2).sum())
-            entry[6] += float((expected > highest + encoding.lsb / 2).sum())
-            peak = _channel_peaks(twin, real[twin])
+            entry = sums[node]
+            entry[0] += _energy(expected)
+            entry[1] += _energy(expected - encoding.dequantize(integers))
+            entry[2] += int((integers == encoding.qmin).sum() + (integers == encoding.qmax).sum())
+            entry[3] += integers.numel()
+            entry[4] += _energy(expected - alone)
+            entry[5] += int((expected < lowest - encoding.lsb / 2).sum())
+            entry[6] += int((expected > highest + encoding.lsb / 2).sum())
+            peak = _channel_peaks(twin, expected)
             peaks[node] = torch.maximum(peaks.get(node, peak), peak)
     return tuple(_quality(coded, node, sums[node], peaks[node]) for node in twins)
+
+
+def values(quantized: Program) -> int:
+    """How many quantized values one run of a program has."""
+    coded = quantized.shared
+    return sum(n.meta["val"].numel() for n in coded.graph.nodes if g.is_quantize(n))
+
+
+def _energy(value: Tensor) -> float:
+    """Σ x²."""
+    return float(torch.linalg.vector_norm(value, dtype=torch.float64)) ** 2
 
 
 def _quality(coded: GraphModule, node: Node, sums: list[float], peaks: Tensor) -> LayerQuality:
@@ -137,14 +147,14 @@ def _channel_peaks(node: Node, value: Tensor) -> Tensor:
 
 def left_float(program: Program) -> tuple[Where, ...]:
     """Operators whose result no reader ever quantizes: they compute and travel in float."""
-    module = program.module()
+    module = program.shared
     quantized = _end_quantized(module)
     return tuple(g.where(n) for n in g.float_ops(module) if n not in quantized)
 
 
 def multiply_accumulates(program: Program) -> int:
     """Multiplications with addition of one inference: linear operators and matrix products."""
-    return sum(macs(node) for node in g.float_ops(program.module()))
+    return sum(macs(node) for node in g.float_ops(program.shared))
 
 
 def synaptic_operations(program: Program, samples: Tensor) -> float:
@@ -158,7 +168,7 @@ def synaptic_operations(program: Program, samples: Tensor) -> float:
         samples: as :func:`layers` takes them.
     """
     total, count = 0.0, 0
-    for values in _runs(program, program.module(), samples):
+    for values in _runs(program, program.shared, samples):
         count += 1
         for node in values:
             source = node.args[0] if node.target in g.LINEAR else None

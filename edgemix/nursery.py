@@ -137,9 +137,9 @@ def _end_all() -> None:
 
 
 def prepare(packages: Sequence[str]) -> None:
-    """Start the nurseries of some packages now, for this process's descendants as well."""
+    """Start the nurseries of those packages that have one, also for this process's descendants."""
     if sys.platform == "linux":
-        for package in packages:
+        for package in IMPORTS.keys() & set(packages):
             connection = _connected(IMPORTS[package])
             if connection is not None:
                 connection.close()

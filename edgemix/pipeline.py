@@ -16,6 +16,7 @@ from edgemix import (
     diagnosis,
     family,
     files,
+    nursery,
     proof,
     reshaping,
     rewrites,
@@ -48,6 +49,9 @@ _NAMED = 5
 """Operators that a message lists; the report has all."""
 LAYER_SAMPLES = 64
 LAYER_SEQUENCES = 4
+_LAYER_VALUES = 1 << 25
+"""Values of all layers that are compared, about: fewer samples of large models tell as much."""
+_FEWEST_SAMPLES = 4
 
 
 def deploy(
@@ -94,6 +98,8 @@ def deploy(
             member = family.choose(Path(order.source), budgets, devices, recipe, names, estimator)
             order = replace(order, source=str(member.path))
 
+    # Converters are slow to import: they do it while the program is made.
+    nursery.prepare([f"edgemix.targets.{name}" for name in names])
     with say.step(f"load {order.source}"):
         source = sources.load(order.source, step=order.step, chunk=order.chunk, unroll=order.unroll)
         _one_input(source)
@@ -114,7 +120,9 @@ def deploy(
         float_outputs = _run(program if source.quantized else source, x, done, 0.3).numpy()
         expected = _run(coded, x, done, 0.7).numpy()
     with say.step("find where the quality goes"):
-        layers = diagnosis.layers(program, coded, x[: LAYER_SEQUENCES if steps else LAYER_SAMPLES])
+        layers = diagnosis.layers(
+            program, coded, x[: LAYER_SEQUENCES if steps else _looked_at(coded)]
+        )
     endurance = None
     if steps:
         with say.step(f"run {order.stream} steps without a reset"):
@@ -221,6 +229,13 @@ def deploy(
         files.write_text(out / "report.json", report.model_dump_json(indent=1) + "\n")
         files.write_text(out / "report.html", render(report))
     return report
+
+
+def _looked_at(coded: Program) -> int:
+    """Samples in which layers are compared."""
+    batch = coded.inputs[0].shape[0]
+    runs = _LAYER_VALUES // max(1, diagnosis.values(coded))
+    return max(min(LAYER_SAMPLES, runs * batch), _FEWEST_SAMPLES * batch)
 
 
 @dataclass(frozen=True)

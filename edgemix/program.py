@@ -201,7 +201,7 @@ class Program:
 
     def call(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The graph as the pure function that it is: from :attr:`takes` to :attr:`gives`."""
-        return call(self._runner, *tensors)
+        return call(self.shared, *tensors)
 
     def rollout(
         self, *inputs: Tensor, on_sequences: Callable[[int], None] = lambda _: None
@@ -321,7 +321,11 @@ class Program:
         return Together(self.module())
 
     @cached_property
-    def _runner(self) -> GraphModule:
+    def shared(self) -> GraphModule:
+        """A module of the graph for all who read or run it; whoever changes it takes a fresh one.
+
+        Making one takes a while: torch writes down its code, and copies all nodes.
+        """
         return self.module()
 
     @cached_property
@@ -343,7 +347,7 @@ class Program:
     @cached_property
     def encodings(self) -> dict[str, Encoding]:
         """Encoding of every quantized value, by the name of the node that computes it."""
-        module = self.module()
+        module = self.shared
         found = {}
         for node in module.graph.nodes:
             if g.is_quantize(node):
@@ -394,13 +398,13 @@ class Program:
     @cached_property
     def input_encodings(self) -> tuple[Encoding | None, ...]:
         """The encodings of the inputs; None for one that stays real."""
-        module = self.module()
+        module = self.shared
         found = [g.produced_encoding(module, n) for n in module.graph.find_nodes(op="placeholder")]
         return tuple(found[: len(self.inputs)])
 
     @cached_property
     def _given_encodings(self) -> tuple[Encoding | None, ...]:
-        module = self.module()
+        module = self.shared
         (result,) = module.graph.find_nodes(op="output")
         values = result.args[0] if isinstance(result.args[0], (tuple, list)) else (result.args[0],)
         return tuple(
@@ -411,7 +415,7 @@ class Program:
     @property
     def parameters(self) -> int:
         """Number of weights (scales and zero points do not count)."""
-        module = self.module()
+        module = self.shared
         seen: dict[str, int] = {}
         for node in module.graph.find_nodes(op="get_attr"):
             if g.holds_graph(module, node):

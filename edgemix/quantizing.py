@@ -77,7 +77,7 @@ _LARGEST_FLOAT16 = 65504.0
 def _overflows(program: Program, calibration: Calibration) -> Iterator[str]:
     """What leaves the range of 16-bit floats, and by how much."""
     reached = {n: max(-s.minimum, s.maximum) for n, s in calibration.stats.items()}
-    beyond = [n for n in program.module().graph.nodes if reached.get(n.name, 0) > _LARGEST_FLOAT16]
+    beyond = [n for n in program.shared.graph.nodes if reached.get(n.name, 0) > _LARGEST_FLOAT16]
     if beyond:
         worst = max(beyond, key=lambda n: reached[n.name])
         more = f" and {len(beyond) - 1} more" if len(beyond) > 1 else ""

@@ -99,7 +99,7 @@ def weight_bits(recipe: Recipe, target: str) -> float:
 
 def weight_bytes(program: Program, recipe: Recipe, target: str) -> float:
     """Bytes of a program's parameters: matrices as the recipe says, vectors in float."""
-    module = program.module()
+    module = program.shared
     held = {
         str(n.target): g.constant(module, n)
         for n in module.graph.find_nodes(op="get_attr")

@@ -42,7 +42,7 @@ def reshaped(program: Program, other: Program) -> Reshaped:
         UnsupportedError: more than whole numbers differs; the message names the first node.
     """
     shape = other.inputs[0].shape
-    first, second = program.module(), other.module()
+    first, second = program.shared, other.shared
     ours, theirs = list(first.graph.nodes), list(second.graph.nodes)
     sizes: dict[str, dict[str, int]] = {}
     for a, b in zip(ours, theirs, strict=False):

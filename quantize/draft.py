@@ -42,7 +42,7 @@ class Draft:
                 "the calibration belongs to another program",
                 do="calibrate this program, or remove the file",
             )
-        module = program.module()
+        module = program.shared
         recipe = keep_ends(module, recipe)
         plan = assign(module, calibration, recipe, len(program.states))
         return cls(program, calibration, recipe, plan)

@@ -91,7 +91,7 @@ def _facts(source: str, recipe_name: str, bars: Any, *, step: bool) -> dict[str,
         findings = {
             name: [str(f) for f in targets.load(name).supports(asked)] for name in targets.TARGETS
         }
-    operators = Counter(g.op_name(n) for n in g.float_ops(program.module()))
+    operators = Counter(g.op_name(n) for n in g.float_ops(program.shared))
     return {
         "source": program.origin.source,
         "inputs": [asdict(s) for s in program.inputs],

@@ -101,7 +101,7 @@ class Work:
 
 def works(program: Program) -> tuple[Work, ...]:
     """The work of every operator that computes or moves values, in order."""
-    return tuple(w for node in g.float_ops(program.module()) for w in _of(node))
+    return tuple(w for node in g.float_ops(program.shared) for w in _of(node))
 
 
 def total(found: Iterable[Work]) -> Vector:

@@ -31,7 +31,7 @@ def strayed(program: Program, samples: Tensor) -> Tensor:
         up = torch.rand(samples.shape, generator=generator) < 0.5
         ends = torch.where(up, torch.inf, -torch.inf)
         return program.run(torch.nextafter(samples, ends))[0]
-    moved = _Moved(program.module())
+    moved = _Moved(program.shared)
     with torch.no_grad():
         outputs = [moved.run(x) for x in torch.split(samples, program.inputs[0].shape[0])]
     return torch.cat([x[0] if isinstance(x, (tuple, list)) else x for x in outputs])

@@ -33,7 +33,7 @@ def cut_domains(draft: Draft) -> Draft:
     GELU is within half a step of 0 below −2 or so, however far down its inputs go: the range that
     is saved makes the steps of all others finer. Uses no data.
     """
-    module = draft.program.module()
+    module = draft.program.shared
     encodings = dict(draft.plan.encodings)
     members: dict[str, list[str]] = {}
     for name, root in draft.plan.groups.items():

@@ -114,7 +114,7 @@ def sensitivities(
     with simulation.only():
         expected = simulation.run(x)
     signal = float(expected.double().square().sum()) or 1.0
-    module = draft.program.module()
+    module = draft.program.shared
     nodes = {n.name: n for n in module.graph.nodes}
     layers = [e for e in draft.plan.constants if nodes[e[0]].target in g.LINEAR]
 

@@ -157,7 +157,7 @@ def _places(draft: Draft, simulation: Simulation) -> Iterator[_Place]:
             rounds = tuple(simulation.values[n] for n in own) or shared[:1]
             yield _Place(draft.plan.rules[root], full, rounds, shared)
     # The program's own nodes: in the simulation, views read roundings.
-    nodes = {n.name: n for n in draft.program.module().graph.nodes}
+    nodes = {n.name: n for n in draft.program.shared.graph.nodes}
     for edge, rounding in simulation.narrow.items():
         node = nodes[edge[0]]
         rule = draft.recipe.operand_rule(g.where(node), g.op_name(node)) or draft.recipe.activations

@@ -92,7 +92,7 @@ def units_of(program: Program, *, heads: bool = False) -> Units:
     """
     from edgemix.quantize.prune.rules import walk
 
-    module = program.module()
+    module = program.shared
     first = Tracer(module)
     walk(first, len(program.states))
     tracer = Tracer(module, first.batched, heads=heads)

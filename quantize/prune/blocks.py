@@ -79,7 +79,7 @@ def drop_branches(
     Raises:
         InputError: there are not as many.
     """
-    known = branches(program.module())
+    known = branches(program.shared)
     if len(known) < count or program.states:
         raise InputError(
             f"{count} residual branches cannot go: this model has {len(known)}"

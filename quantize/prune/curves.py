@@ -87,7 +87,7 @@ def _scores(
 
 def _magnitude(program: Program, units: Units) -> npt.NDArray[np.float64]:
     """Mean over weights of a unit's share of each weight's squared size."""
-    module = program.module()
+    module = program.shared
     scores, counts = np.zeros(units.count + 1), np.zeros(units.count + 1)
     for node in module.graph.find_nodes(op="get_attr"):
         axes = units.constants.get(str(node.target), ())
@@ -104,7 +104,7 @@ def _magnitude(program: Program, units: Units) -> npt.NDArray[np.float64]:
 
 def _places(units: Units, program: Program, found: Observation) -> Iterator[tuple[Reader, Index]]:
     """Every reader with the unit of each of its columns."""
-    nodes = {n.name: n for n in program.module().graph.nodes}
+    nodes = {n.name: n for n in program.shared.graph.nodes}
     for reader in found.readers:
         node = nodes[reader.node]
         ids = units.constants[str(node.args[1].target)][1]  # type: ignore[union-attr]

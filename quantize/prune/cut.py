@@ -111,7 +111,7 @@ def _ends(node: Node, dim: int) -> list[int]:
 
 def _states(program: Program, units: Units, keep: Keep) -> tuple[StateSpec, ...]:
     """The states with as many elements as are left of them."""
-    given = [n for n in program.module().graph.nodes if n.op == "placeholder"]
+    given = [n for n in program.shared.graph.nodes if n.op == "placeholder"]
     found = []
     for state, node in zip(program.states, given[len(program.inputs) :], strict=True):
         axes = units.axes[node.name]

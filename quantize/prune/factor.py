@@ -85,7 +85,7 @@ def factorize(
     """
     _check(program, budget, counted, kinds)
     total = multiply_accumulates(program) if counted == "macs" else program.parameters
-    nodes = {n.name: n for n in program.module().graph.nodes if n.target in g.LINEAR}
+    nodes = {n.name: n for n in program.shared.graph.nodes if n.target in g.LINEAR}
     reasons = {name: _reason(node) for name, node in nodes.items()}
     found = observe(
         program, units_of(program), samples, None,

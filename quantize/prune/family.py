@@ -41,7 +41,7 @@ def inherited(
 
 
 def _values(program: Program) -> list[Node]:
-    return [n for n in program.module().graph.nodes if n.op in ("placeholder", "call_function")]
+    return [n for n in program.shared.graph.nodes if n.op in ("placeholder", "call_function")]
 
 
 def _left(stats: TensorStats, node: Node, axes: Axes, keep: Keep) -> TensorStats:

@@ -35,7 +35,7 @@ def project(
         keep: which of them stayed.
         found: what the whole program's layers read.
     """
-    before = [n for n in whole.module().graph.nodes if n.op == "call_function"]
+    before = [n for n in whole.shared.graph.nodes if n.op == "call_function"]
     module = small.module()
     after = [n for n in module.graph.nodes if n.op == "call_function"]
     parts: dict[str, list[Reader]] = {}

@@ -43,7 +43,7 @@ class Study:
         self.whole = [self._outputs(self.base, x) for x in self.pieces]
         self.scale = sum(float(y.double().square().sum()) for y in self.whole)
         self._costs: dict[tuple[int, int, Place], int] = {}
-        self._terms = list(_terms(program.module(), stream))
+        self._terms = list(_terms(program.shared, stream))
 
     def choose(
         self, budget: float, on_step: Callable[[float], None]

@@ -55,7 +55,7 @@ def work(program: Program, units: Units) -> Terms:
     sums read and write each of them.
     """
     terms = []
-    for node in program.module().graph.nodes:
+    for node in program.shared.graph.nodes:
         if node.target in g.PRODUCT:
             terms.append(_macs(node, units))
         if node.op == "call_function" and node.target not in g.VIEW and units.axes[node.name]:
@@ -65,7 +65,7 @@ def work(program: Program, units: Units) -> Terms:
 
 def count(program: Program, units: Units, counted: Counted) -> Terms:
     """A program's multiply-accumulates, or its weights, as a function of what is kept."""
-    module = program.module()
+    module = program.shared
     if counted == "macs":
         products = [_macs(node, units) for node in module.graph.nodes if node.target in g.PRODUCT]
     else:

@@ -24,7 +24,7 @@ _REFUSED = {
 def findings(program: Program) -> tuple[Finding, ...]:
     """Operators that are refused; any width of integers and any number of axes is taken."""
     found = []
-    for node in g.float_ops(program.module()):
+    for node in g.float_ops(program.shared):
         name = g.op_name(node)
         reason = _FOURIER if name.startswith("fft_") else _REFUSED.get(name)
         if reason is not None:

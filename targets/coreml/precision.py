@@ -33,7 +33,7 @@ def promise(program: Program) -> Contract:
     """The contract of a package made from this program."""
     if wide(program):
         return base.promised(program, Contract("lsb", 1, 0.99))
-    bound = _ALLOWED * UNIT * math.sqrt(depth(program.module()))
+    bound = _ALLOWED * UNIT * math.sqrt(depth(program.shared))
     return base.promised(program, Contract("decisions", 0, 0.99), Contract("relative", bound=bound))
 
 
@@ -58,7 +58,7 @@ def summing_bound(terms: int) -> float:
 
 def longest_sum(program: Program) -> int:
     """The most products that one output of a linear operator adds up."""
-    module, most = program.module(), 0
+    module, most = program.shared, 0
     for node in module.graph.nodes:
         if node.target in g.LINEAR:
             weight = g.shape_of(node.args[1])

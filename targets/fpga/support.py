@@ -34,7 +34,7 @@ def findings(
     if program.inputs[0].shape[0] != 1:
         why = f"it takes {program.inputs[0].shape[0]} samples at once, firmware takes one"
         return (Finding(Where("program"), why, "export the model with batch 1"),)
-    module = program.module()
+    module = program.shared
     found: list[Finding] = list(_not_fixed(module))
     for node in module.graph.nodes:
         found.extend(_refusals(module, node, takes, title))
