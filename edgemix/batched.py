@@ -18,6 +18,7 @@ from torch.fx import GraphModule
 from edgemix import graph as g
 from edgemix.graph import aten
 from edgemix.program import Program
+from edgemix.rollout import Together, rollouts
 
 _SHAPED = frozenset(
     {aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.expand.default}
@@ -94,9 +95,14 @@ def batched(program: Program) -> tuple[GraphModule, Batched, bool]:
 def outputs(
     program: Program, x: Tensor, change: Callable[[GraphModule], None] = lambda _: None
 ) -> Tensor:
-    """A program's first output on samples [n, ...], some at a time; of a graph that was changed."""
+    """A program's first output on samples [n, ...], some at a time; of a graph that was changed.
+
+    Of a program with states on sequences [n, steps, ...], from its own states.
+    """
     if program.states:
-        return program.run(x)[0]
+        module = program.module()
+        change(module)
+        return torch.cat([found[0] for found in rollouts(program, (x,), changed=Together(module))])
     module, run, mapped = batched(program)
     change(module)
     size = program.inputs[0].shape[0] if mapped else _AT_ONCE

@@ -59,6 +59,7 @@ def rollouts(
     program: Program,
     inputs: tuple[Tensor, ...],
     on_sequences: Callable[[int], None] = lambda _: None,
+    changed: Together | None = None,
 ) -> Iterator[tuple[Tensor, ...]]:
     """Outputs and states [sequences, steps, ...] of some sequences after the others.
 
@@ -66,6 +67,7 @@ def rollouts(
         program: one with states.
         inputs: [sequences, steps, ...] each.
         on_sequences: called with the number of sequences that are done.
+        changed: a graph in the place of the program's, which takes and gives the same.
     """
     count, steps = inputs[0].shape[:2]
     if count == 0 or steps == 0:
@@ -74,15 +76,17 @@ def rollouts(
     with one_thread_each(), torch.inference_mode():
         for start in range(0, count, TOGETHER):
             some = tuple(x[start : start + TOGETHER] for x in inputs)
-            yield tuple(_streams(program, some))
+            yield tuple(_streams(program, some, changed))
             on_sequences(min(start + TOGETHER, count))
 
 
-def _streams(program: Program, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+def _streams(
+    program: Program, inputs: tuple[Tensor, ...], changed: Together | None
+) -> list[Tensor]:
     count, steps = inputs[0].shape[:2]
     found = [torch.zeros(count, steps, *spec.shape[1:]) for spec in program.gives]
     held = tuple(state.start().expand(count, *state.shape) for state in program.states)
-    step: Any = program.together if count > 1 else _alone(program)
+    step: Any = changed or (program.together if count > 1 else _alone(program))
     for t in range(steps):
         given = step(*(x[:, t, None] for x in inputs), *held)
         held = given[len(program.outputs) :]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from edgemix.graph import aten
 from edgemix.program import Program, Step
 from edgemix.quantize.prune.axes import shape
 from edgemix.quantize.prune.lockstep import Lockstep
+from edgemix.quantize.prune.memory import behind, without_dead_states
 from edgemix.quantize.prune.size import VALUE
 
 _MEASURED = 128
@@ -40,16 +41,17 @@ class Branch:
     """What they cost, in multiply-accumulates of the same time."""
 
 
-def branches(module: GraphModule) -> tuple[Branch, ...]:
-    """The residual branches of a graph, in its order."""
+def branches(module: GraphModule, states: int = 0) -> tuple[Branch, ...]:
+    """The residual branches of a graph with so many states, in its order."""
     found = []
+    fed = dict(g.fed_back(module, states))
     for node in module.graph.find_nodes(op="call_function", target=aten.add.Tensor):
         terms = [a for a in node.args[:2] if isinstance(a, Node)]
         if len(terms) != 2 or any(shape(t) != shape(node) for t in terms):
             continue
         for i, (stream, other) in enumerate((terms, terms[::-1])):
-            if stream.op == "call_function" and _unscaled(stream) in _behind(other):
-                gone = _only_for(node, other, stream)
+            if stream.op == "call_function" and _unscaled(stream) in behind(other):
+                gone = _only_for(node, other, stream, fed)
                 where = g.where(other)
                 found.append(
                     Branch(where, node.name, i, frozenset(n.name for n in gone),
@@ -71,19 +73,18 @@ def drop_branches(
     takes, by measurement (Zhang et al., "AxFormer", 2020; Muñoz et al., "Mamba-Shedder", 2025).
 
     Args:
-        program: float, after the standard rewrites, without states.
-        samples: [n, ...].
+        program: float, after the standard rewrites.
+        samples: [n, ...]; of a program with states [n, steps, ...].
         count: how many go.
         on_step: called with the share that is done.
 
     Raises:
         InputError: there are not as many.
     """
-    known = branches(program.shared)
-    if len(known) < count or program.states:
+    known = branches(program.shared, len(program.states))
+    if len(known) < count:
         raise InputError(
-            f"{count} residual branches cannot go: this model has {len(known)}"
-            + (", and states" if program.states else ""),
+            f"{count} residual branches cannot go: this model has {len(known)}",
             do="ask for fewer",
         )
     some = samples[:_MEASURED]
@@ -110,9 +111,10 @@ def drop_branches(
     module = program.module()
     before = {n.name for n in module.graph.nodes}
     _drop(module, gone)
-    names = frozenset(before - {n.name for n in module.graph.nodes})
     step = Step("drop_branches", {"dropped": [str(b.where) for b in gone]})
-    small = program.with_module(module, step)
+    left = without_dead_states(program, module) if program.states else None
+    names = frozenset(before - {n.name for n in module.graph.nodes})
+    small = program.with_module(module, step, states=left)
     pair = Lockstep(program, small, samples, lambda _, value: value, gone=names)
     pair.run(lambda share: on_step((done + share) / steps))
     on_step(1.0)
@@ -130,18 +132,6 @@ def _drop(module: GraphModule, gone: tuple[Branch, ...]) -> None:
     module.recompile()
 
 
-def _behind(node: Node) -> set[Node]:
-    """All that a value is computed from."""
-    seen: set[Node] = set()
-    waiting = [node]
-    while waiting:
-        for source in waiting.pop().all_input_nodes:
-            if source not in seen:
-                seen.add(source)
-                waiting.append(source)
-    return seen
-
-
 def _unscaled(node: Node) -> Node:
     """What a residual scale multiplies."""
     terms = node.args[:2]
@@ -151,11 +141,22 @@ def _unscaled(node: Node) -> Node:
     return node
 
 
-def _only_for(total: Node, branch: Node, stream: Node) -> set[Node]:
-    """A sum, and what is computed for one term of it and not for the other."""
-    found, inside = {total}, {branch, *_behind(branch)} - {stream, *_behind(stream)}
+def _only_for(total: Node, branch: Node, stream: Node, fed: Mapping[Node, Node]) -> set[Node]:
+    """A sum, and what is computed for one term of it and not for the other.
+
+    With it go the states that only this term reads, and what makes them; ``fed`` says of a state
+    before a step what it is after it.
+    """
+    outside = {stream, *behind(stream)}
+    inside = {branch, *behind(branch)} - outside
+    nexts = [fed[b] for b in inside & fed.keys()]
+    inside |= {*nexts, *behind(*nexts)} - outside
+    own = {fed[b] for b in inside & fed.keys() if set(b.users) <= inside}
+    found = {total}
+    (output,) = total.graph.find_nodes(op="output")
     for node in reversed(list(total.graph.nodes)):
-        if node.op == "call_function" and node in inside and set(node.users) <= found:
+        readers = set(node.users) - ({output} if node in own else set())
+        if node.op == "call_function" and node in inside and readers <= found:
             found.add(node)
     return found
 

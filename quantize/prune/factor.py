@@ -69,8 +69,8 @@ def factorize(
     multiply by their zeros.
 
     Args:
-        program: float, after the standard rewrites, with one input and without states.
-        samples: [n, ...].
+        program: float, after the standard rewrites, with one input.
+        samples: [n, ...]; of a program with states [n, steps, ...].
         budget: what stays, as a share of all there is: above 0, below 1.
         counted: what the budget is a share of: multiply-accumulates or weights.
         kinds: of factors; dense and sparse ones go with a budget of weights.
@@ -118,9 +118,9 @@ def _check(program: Program, budget: float, counted: Counted, kinds: tuple[Kind,
             "the zeros of a sparse factor are multiplied by like any other weight",
             do="count parameters, or leave dense-sparse out",
         )
-    if program.states or len(program.inputs) != 1:
+    if len(program.inputs) != 1:
         raise InputError(
-            "factors are fitted on samples of one input, without states",
+            "factors are fitted on samples of one input",
             at=program.origin.source,
             do="factorize the part of the model that has one input",
         )

@@ -17,6 +17,7 @@ from edgemix.graph import aten
 from edgemix.program import Program, Step
 from edgemix.quantize.columns import columns, rows
 from edgemix.quantize.prune.moments import Fit, Moments, solve
+from edgemix.quantize.prune.taught import given, one_step
 
 _AT_ONCE = 32
 _HELD_OUT = 8
@@ -43,17 +44,36 @@ class Lockstep:
     ) -> None:
         """Take both programs, samples [n, ...], and what pruning leaves of a node's value.
 
-        ``gone`` names the nodes of the whole graph that the small one lacks.
+        Of programs with states samples are sequences [n, steps, ...], and each step starts from
+        the whole one's states. ``gone`` names the nodes of the whole graph that the small one
+        lacks.
         """
         self._program = small
         self._gone = gone
-        self.whole, _, mapped = batched(whole)
-        self.small = batched(small)[0]
+        self.whole, _, mapped = batched(one_step(whole))
+        self.small = batched(one_step(small))[0]
         self._left = left
         size = whole.inputs[0].shape[0] if mapped else _AT_ONCE
-        self.pieces = torch.split(samples, size)
+        self._given = self._pieces(whole, small, samples, size)
+        self._parts = len(next(iter(self._given.values())))
         self.fitted: dict[str, Tensor] = {}
         self.values: dict[Node, list[Any]] = {}
+
+    def _pieces(
+        self, whole: Program, small: Program, samples: Tensor, size: int
+    ) -> dict[Node, list[Tensor]]:
+        """What both graphs take."""
+        old, new = (
+            dict(zip((spec.name for spec in p.takes), m.graph.find_nodes(op="placeholder"),
+                     strict=True))
+            for p, m in ((whole, self.whole), (small, self.small))
+        )  # fmt: skip
+        found: dict[Node, list[Tensor]] = {}
+        for (name, node), values in zip(old.items(), given(whole, samples), strict=True):
+            found[node] = list(torch.split(values, size))
+            if name in new:
+                found[new[name]] = [self._left(node, x) for x in found[node]]
+        return found
 
     def run(
         self, on_step: Callable[[float], None], change: Callable[[Node, Fit], Fit] = lambda _, f: f
@@ -68,9 +88,7 @@ class Lockstep:
         common = [n for n in before if n.name not in self._gone]
         assert [n.target for n in common] == [n.target for n in after]
         twin = dict(zip(common, after, strict=True))
-        for module in (self.whole, self.small):
-            given = module.graph.find_nodes(op="placeholder")
-            self.values[given[0]] = list(self.pieces)
+        self.values.update(self._given)
         last = _last_uses(self.whole) | _last_uses(self.small)
         with torch.no_grad():
             for i, old in enumerate(before):
@@ -89,7 +107,7 @@ class Lockstep:
 
     def _compute(self, module: GraphModule, node: Node) -> None:
         found = []
-        for piece in range(len(self.pieces)):
+        for piece in range(self._parts):
             args, kwargs = map_arg(
                 (node.args, node.kwargs),
                 lambda n: self._value(module, n, piece),  # noqa: B023
@@ -101,7 +119,7 @@ class Lockstep:
     def _moments(self, old: Node, new: Node) -> tuple[Moments, Moments]:
         terms = _added(old), _added(new)
         moments = (Moments(), Moments())
-        for piece in range(len(self.pieces)):
+        for piece in range(self._parts):
             source: Any = new.args[0]
             x = self.values[source][piece]
             y = self._left(old, self.values[old][piece])

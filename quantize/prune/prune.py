@@ -19,8 +19,7 @@ from edgemix.quantize.prune.axes import Units, units_of
 from edgemix.quantize.prune.choices import WITHOUT_DATA
 from edgemix.quantize.prune.curves import Curve, curves
 from edgemix.quantize.prune.cut import Keep, cut
-from edgemix.quantize.prune.observe import Observation, observe
-from edgemix.quantize.prune.project import project
+from edgemix.quantize.prune.observe import observe
 from edgemix.quantize.prune.recipe import MACS, PARAMETERS, Goal, Pruning
 from edgemix.quantize.prune.refit import refit
 from edgemix.quantize.prune.size import Counted, Terms, count, work
@@ -52,7 +51,6 @@ class Pruner:
     units: Units
     curves: tuple[tuple[Curve, ...], ...]
     """Of each way to weigh units."""
-    found: Observation | None
     terms: dict[Counted, Terms] = field(default_factory=dict)
 
     @classmethod
@@ -91,7 +89,7 @@ class Pruner:
                 do="give calibration data with y, or another importance",
             )
         found = None
-        if pruning.importance not in WITHOUT_DATA or (program.states and pruning.refit):
+        if pruning.importance not in WITHOUT_DATA:
             loss = labels if pruning.importance == "taylor" else None
             found = observe(
                 program, units, samples, loss, lambda done: on_step(0.9 * done / len(samples))
@@ -103,7 +101,7 @@ class Pruner:
             ways += [("refit", found.by_share()), ("hessian", found)]
         made = tuple(curves(program, units, *way) for way in ways)
         on_step(1.0)
-        return cls(program, pruning, samples, units, made, found)
+        return cls(program, pruning, samples, units, made)
 
     def total(self, counted: Counted, keep: Keep | None = None) -> float:
         """Multiply-accumulates, or weights, with some units kept; None: all."""
@@ -163,9 +161,6 @@ class Pruner:
         if not self.pruning.refit:
             on_step(1.0)
             return small
-        if self.program.states:
-            assert self.found is not None
-            return project(self.program, small, self.units, keep, self.found)
         return refit(self.program, small, self.units, keep, self.samples, on_step)
 
     def widths(self, keep: Keep) -> tuple[Width, ...]:

@@ -31,14 +31,14 @@ def refit(
     Where the result is added to another value, that sum is what is fitted. Weights that are zero
     stay zero. The ridge pulls towards the weights that were cut (He et al., "Channel Pruning for
     Accelerating Very Deep Neural Networks", ICCV 2017, section 3.1, with the ridge of each layer
-    chosen on samples held out).
+    chosen on samples held out). A step of a program with states is given those of the whole one.
 
     Args:
         whole: before pruning.
         small: after it: the same operators.
         units: of the whole program.
         keep: which of them stayed.
-        samples: [n, ...].
+        samples: [n, ...]; of a program with states [n, steps, ...].
         on_step: called with the share that is done.
     """
 

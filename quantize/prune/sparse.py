@@ -21,7 +21,6 @@ from torch.fx import GraphModule, Node
 from edgemix import graph as g
 from edgemix.errors import InputError
 from edgemix.program import Program, Step
-from edgemix.quantize.effect import measurable
 from edgemix.quantize.ends import ends
 from edgemix.quantize.prune.axes import units_of
 from edgemix.quantize.prune.lockstep import Lockstep, owns_weights
@@ -125,18 +124,17 @@ def sparsify(
 
     Args:
         program: float, with the standard rewrites.
-        samples: inputs [n, ...]; a few hundred.
+        samples: inputs [n, ...]; a few hundred. Of a program with states [n, steps, ...].
         pattern: what becomes zero.
         on_step: called with the share that is done.
 
     Raises:
-        InputError: the program has states or several inputs, there are no samples, or the pattern
-            fits no layer.
+        InputError: the program has several inputs, there are no samples, or the pattern fits no
+            layer.
     """
-    if not measurable(program):
+    if len(program.inputs) != 1:
         raise InputError(
-            "sparse weights are chosen for programs with one input and no states",
-            do="prune widths instead, or sparsify before it is made to stream",
+            "sparse weights are chosen for programs with one input", do="prune widths instead"
         )
     if not len(samples):
         raise InputError("there are no samples to choose sparse weights by", do="give some")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
-from edgemix import proof, rewrites
+from edgemix import proof, rewrites, sources
+from edgemix.batched import outputs
 from edgemix.diagnosis import multiply_accumulates
 from edgemix.errors import InputError
-from edgemix.program import Origin, Program
-from edgemix.quantize.prune.blocks import branches, drop_branches
+from edgemix.program import Origin, Program, StateSpec
+from edgemix.quantize.prune.blocks import Branch, branches, drop_branches
 from edgemix.quantize.prune.lockstep import Lockstep
 
 
@@ -97,3 +99,56 @@ def test_a_model_beside_itself_stays_as_it_is(program: Program) -> None:
     pair.run(lambda _: None)
     x = torch.randn(16, 6)
     assert torch.allclose(pair.result().run(x)[0], program.run(x)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"), [("mamba_backbone", 2, 1), ("lmuformer", 4, 3), ("tcn", 3, 3)]
+)
+def test_states_go_with_the_branch_that_alone_reads_them(
+    name: str, before: int, after: int
+) -> None:
+    program = rewrites.standard(sources.load(f"edgemix.models.tiny:{name}", step=True))
+    torch.manual_seed(0)
+    shape = program.inputs[0].shape[1:]
+    small, gone = drop_branches(program, torch.randn(16, 12, *shape), 1)
+    assert [len(p.states) for p in (program, small)] == [before, after]
+    assert {s.name for s in small.states} <= {s.name for s in program.states}
+    assert multiply_accumulates(small) < multiply_accumulates(program)
+    x = torch.randn(8, 12, *shape)
+    masked = outputs(program, x, lambda module: _past(module, gone))
+    wanted = program.run(x)[0]
+    fitted, plain = (proof.sqnr_db(wanted, y) for y in (small.run(x)[0], masked))
+    assert fitted is not None and plain is not None and fitted >= plain - 0.5
+
+
+def test_a_state_that_others_read_stays() -> None:
+    class Shared(nn.Module):
+        """A mean that runs along, which a branch and the last layer read."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.branch, self.last = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
+            x = self.first(x)
+            mean = 0.5 * held + 0.5 * x
+            y = x + self.branch(mean)
+            return self.last(torch.cat([y, mean], 1)), mean
+
+    torch.manual_seed(0)
+    state = StateSpec("held", (1, 4), fed_by="mean")
+    traced = Program.trace(
+        Shared(), (torch.zeros(1, 4), torch.zeros(1, 4)), Origin("a test"), states=(state,)
+    )
+    program = rewrites.standard(traced)
+    small, _ = drop_branches(program, torch.randn(8, 6, 4), 1)
+    assert len(small.states) == 1
+    assert multiply_accumulates(small) == multiply_accumulates(program) - 16
+
+
+def _past(module: GraphModule, gone: tuple[Branch, ...]) -> None:
+    nodes = {n.name: n for n in module.graph.nodes}
+    for branch in gone:
+        total = nodes[branch.sum]
+        total.replace_all_uses_with(total.args[branch.stream])
+    module.recompile()

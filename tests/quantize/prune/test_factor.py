@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor, nn
 
-from edgemix import rewrites
+from edgemix import proof, rewrites
 from edgemix.diagnosis import multiply_accumulates
 from edgemix.errors import InputError
 from edgemix.program import Origin, Program
@@ -318,12 +318,18 @@ def test_nothing_that_pays_says_so() -> None:
         factorize(program, torch.randn(32, 2), 0.9)
 
 
-def test_states_are_not_factored() -> None:
+def test_a_programs_steps_are_factored_on_its_own_states() -> None:
     from edgemix import sources
 
-    program = rewrites.standard(sources.load("edgemix.models.tiny:lmuformer", step=True))
-    with pytest.raises(InputError, match="without states"):
-        factorize(program, torch.randn(4, *program.inputs[0].shape[1:]), 0.5)
+    program = rewrites.standard(sources.load("edgemix.models.tiny:linear_transformer", step=True))
+    torch.manual_seed(0)
+    shape = program.inputs[0].shape[1:]
+    small, told = factorize(program, torch.randn(32, 20, *shape), 0.8)
+    assert multiply_accumulates(small) <= 0.8 * multiply_accumulates(program)
+    assert small.states == program.states and any(t.rank for t in told)
+    x = torch.randn(16, 20, *shape)
+    near = proof.sqnr_db(program.run(x)[0], small.run(x)[0])
+    assert near is not None and near > 20
 
 
 def test_factors_are_pruned_factored_and_quantized_like_any_layer(

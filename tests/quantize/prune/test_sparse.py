@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edgemix import graph as g
-from edgemix import rewrites
+from edgemix import proof, rewrites, sources
 from edgemix.errors import InputError
 from edgemix.program import Origin, Program
 from edgemix.quantize.levels import Algorithm
@@ -245,3 +245,30 @@ def test_a_palette_keeps_zeros_and_its_size(numbers: list[float]) -> None:
     made = nearest_of_few(values, 2)
     assert bool((made[values == 0] == 0).all())
     assert len(torch.unique(made)) <= 4
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "50%"])
+def test_a_programs_steps_are_sparse_fitted_on_its_own_states(pattern: str) -> None:
+    program = rewrites.standard(sources.load("edgemix.models.tiny:linear_transformer", step=True))
+    torch.manual_seed(0)
+    shape = program.inputs[0].shape[1:]
+    asked = Pattern.parse(pattern)
+    small = sparsify(program, torch.randn(32, 20, *shape), asked)
+    found = [s for s in sparsities(small, asked) if not s.whole]
+    zeros = sum(s.zeros for s in found) / sum(s.weights for s in found)
+    assert zeros == pytest.approx(0.5, abs=0.01) and small.states == program.states
+    x = torch.randn(16, 20, *shape)
+    masked = _masked(program, small)
+    near, far = (proof.sqnr_db(program.run(x)[0], p.run(x)[0]) for p in (small, masked))
+    assert near is not None and far is not None and near > far + 5
+
+
+def _masked(program: Program, sparse: Program) -> Program:
+    """The whole program with another's zeros, and its own weights."""
+    module = program.module()
+    for node in module.graph.find_nodes(op="get_attr"):
+        name, own = str(node.target), g.constant(module, node)
+        other = sparse.graph.state_dict.get(name)
+        if own.ndim > 1 and other is not None:
+            g.set_constant(module, name, own * (other != 0))
+    return program.with_module(module)
