@@ -43,6 +43,7 @@ from edgemix.report import build, schema
 from edgemix.report.html import render
 from edgemix.rollout import Rollout
 from edgemix.shapes import Reshaped
+from edgemix.stray import explained
 from edgemix.targets.base import Arrays, Artifact, Countable, OpPrecision, Signing, Target
 
 _NAMED = 5
@@ -170,6 +171,7 @@ def deploy(
                     labels=held_out.labels,
                     float_outputs=float_outputs,
                 )
+                fidelity = explained(fidelity, coded, x, expected, target.name)
             times = [
                 b.limit
                 for b in budgets

@@ -18,10 +18,10 @@ from edgemix.program import Program
 from edgemix.quantize.calibrate import Calibration, calibrate
 from edgemix.quantize.convert import quantize
 from edgemix.quantize.recipe import Recipe
+from edgemix.stray import strayed
 from edgemix.systems import cases, catalog
 from edgemix.systems.cases import Case
 from edgemix.systems.catalog import Kind, Slot
-from edgemix.systems.stray import strayed
 from edgemix.targets.base import Arrays, Target
 
 
@@ -43,7 +43,7 @@ class Cell:
     within: float | None = None
     """Share of outputs within 1 LSB; of real numbers None."""
     strays: bool = False
-    """Whether the program misses the contract against itself, see ``systems.stray``."""
+    """Whether the program misses the contract against itself, see ``edgemix.stray``."""
     refused: str = ""
     """Why there are no numbers."""
     parameters: int = 0

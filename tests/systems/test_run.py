@@ -17,10 +17,10 @@ from edgemix.program import Origin, Program
 from edgemix.quantize.calibrate import calibrate
 from edgemix.quantize.convert import quantize
 from edgemix.quantize.recipe import Recipe
+from edgemix.stray import strayed
 from edgemix.systems import run
 from edgemix.systems.catalog import Slot, chosen, slots
 from edgemix.systems.cell import Cell
-from edgemix.systems.stray import strayed
 
 (LINEAR,) = chosen(["linear_transformer"], ["tiny"])
 

@@ -24,8 +24,8 @@ from edgemix.proof import Contract
 from edgemix.quantize.calibrate import Calibration, calibrate
 from edgemix.quantize.convert import quantize
 from edgemix.quantize.recipe import Recipe
+from edgemix.stray import strayed
 from edgemix.systems.cell import lowered
-from edgemix.systems.stray import strayed
 from edgemix.targets.base import Adopting, Arrays, Target
 from tests.benchmarks.systems.cases import Case, case
 
@@ -117,7 +117,7 @@ def _one(
 
 
 def _rounded(system: str, recipe: str, of: Case, program: Program) -> Row:
-    """How far the program itself strays, see ``edgemix.systems.stray``."""
+    """How far the program itself strays, see ``edgemix.stray``."""
     row = Row(system, recipe, PROGRAM)
     expected = [t.numpy() for t in program.run(of.samples)[:1]]
     contract = targets.load("coreml").promise(program)

@@ -7,6 +7,7 @@ another order can keep it but by chance.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,10 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from edgemix import graph as g
 from edgemix.program import Program
+from edgemix.proof import Fidelity, Floats, compare
+
+_COMPARED = 64
+"""Batches on which a program is held against itself."""
 
 
 def strayed(program: Program, samples: Tensor) -> Tensor:
@@ -35,6 +40,34 @@ def strayed(program: Program, samples: Tensor) -> Tensor:
     with torch.no_grad():
         outputs = [moved.run(x) for x in torch.split(samples, program.inputs[0].shape[0])]
     return torch.cat([x[0] if isinstance(x, (tuple, list)) else x for x in outputs])
+
+
+def explained(
+    fidelity: Fidelity, program: Program, samples: Tensor, expected: Floats, target: str
+) -> Fidelity:
+    """A contract of integers that was missed, with what the program keeps of it against itself.
+
+    Args:
+        fidelity: of an artifact.
+        program: what it was made from.
+        samples: [n, ...].
+        expected: what the program gives for them.
+        target: whose contract it is.
+    """
+    contract = fidelity.contract
+    if fidelity.passed or program.states or contract.level != "lsb":
+        return fidelity
+    some = samples[: _COMPARED * program.inputs[0].shape[0]]
+    moved = strayed(program, some).numpy()
+    own = compare(expected[: len(some)], moved, program.output_encodings[0], contract)
+    if own.passed:
+        return fidelity
+    why = (
+        f"{fidelity.why}; of the program's own {own.within:.2%} stay within 1 LSB when one sum of "
+        "each layer is rounded the other way, so whatever adds up in another order strays as far: "
+        f"--contract {target}=decisions@99% asks for what people see"
+    )
+    return replace(fidelity, why=why)
 
 
 class _Moved(Interpreter):
