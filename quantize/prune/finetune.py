@@ -14,8 +14,10 @@ from edgemix.batched import batched
 from edgemix.errors import InputError
 from edgemix.program import Program, Step
 
-_RATES = (1e-3, 3e-4)
-"""Learning rates that are tried; the one that suits samples which nothing learnt from stays."""
+_RATES = (1e-2, 3e-3, 1e-3, 3e-4)
+"""Learning rates that are tried: what suits depends on the model, and on how much was pruned."""
+_TRIAL = 5
+"""One step in so many is what a rate is tried for."""
 _BATCH = 64
 _DECAY = 0.01
 _LONGEST_STEP = 1.0
@@ -36,9 +38,9 @@ def finetune(
     """The pruned program after some epochs of training.
 
     It learns what the whole program answers (Hinton et al., "Distilling the Knowledge in a Neural
-    Network", 2015, at temperature 1), and what is true where labels say so. All of its weights
-    move, also those that rewrites made, but for the zeros of matrices. What is worse than before
-    on samples held out is dropped.
+    Network", 2015, at temperature 1) and, where that serves samples held out, what labels say.
+    All of its weights move, also those that rewrites made, but for the zeros of matrices. What is
+    worse than before on samples held out is dropped.
 
     Args:
         whole: before pruning.
@@ -79,7 +81,11 @@ def learn(
     epochs: int,
     on_step: Callable[[float], None] = lambda _: None,
 ) -> None:
-    """Train weights in place: AdamW, its rate falling as a cosine, the better of some rates.
+    """Train weights in place: AdamW, its rate falling as a cosine.
+
+    Short trainings choose the rate. Labels may teach worse than the whole program alone, where it
+    knows the samples better than it can tell: both are tried. What counts is what labels say of
+    samples held out or, where there are none, what the teacher says.
 
     Args:
         run: samples to outputs, by these weights.
@@ -87,30 +93,46 @@ def learn(
         samples: [n, ...].
         wanted: the teacher's outputs: [n, ...].
         labels: as :func:`finetune` takes them.
-        epochs: how often every sample is seen.
+        epochs: how often every sample is seen, beside the short trainings.
         on_step: called with the share that is done.
     """
     held = torch.arange(len(samples)) % _HELD_OUT == _HELD_OUT - 1
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))
     kept, seen = order[held], order[~held]
-
-    def loss(index: Tensor) -> Tensor:
-        own = None if labels is None else labels[index]
-        return _loss(run(samples[index]), wanted[index], own)
+    start = best = [w.detach().clone() for w in weights]
+    told = (False,) if labels is None else (True, False)
+    steps = epochs * math.ceil(len(seen) / _BATCH)
+    trial = math.ceil(steps / _TRIAL)
+    every = len(_RATES) * trial + len(told) * steps
+    done = 0
 
     def judged() -> float:
         with torch.no_grad():
-            return sum(float(loss(i)) * len(i) for i in torch.split(kept, _BATCH)) / len(kept)
+            found = torch.cat([run(samples[i]) for i in torch.split(kept, _BATCH)])
+        if labels is None:
+            return float(_taught(found, wanted[kept], labels))
+        return float(_told(found, labels[kept]))
 
-    start = best = [w.detach().clone() for w in weights]
-    lowest = judged()
-    steps = epochs * math.ceil(len(seen) / _BATCH)
-    for turn, rate in enumerate(_RATES):
+    def trained(rate: float, told: bool, steps: int) -> float:
+        nonlocal done
+
+        def loss(index: Tensor) -> Tensor:
+            found = run(samples[index])
+            taught = _taught(found, wanted[index], labels)
+            return taught + _told(found, labels[index]) if labels is not None and told else taught
+
         _put(weights, start)
-        for done in _descend(loss, weights, seen, rate, steps):
-            on_step((turn + done / steps) / len(_RATES))
-        # A rate that was too high may have left no number at all, which is less than nothing.
-        if (found := judged()) < lowest:
+        for _ in _descend(loss, weights, seen, rate, steps):
+            done += 1
+            on_step(done / every)
+        found = judged()
+        # A rate that was too high may have left no number at all, which is worse than any.
+        return math.inf if math.isnan(found) else found
+
+    lowest = judged()
+    rate = min(_RATES, key=lambda rate: trained(rate, told[0], trial))
+    for way in told:
+        if (found := trained(rate, way, steps)) < lowest:
             lowest, best = found, [w.detach().clone() for w in weights]
     _put(weights, best)
 
@@ -118,33 +140,38 @@ def learn(
 def _descend(
     loss: Callable[[Tensor], Tensor], weights: Sequence[Tensor], seen: Tensor, rate: float,
     steps: int,
-) -> Iterable[int]:  # fmt: skip
-    """One training; gives the number of every step that is done."""
+) -> Iterable[None]:  # fmt: skip
+    """One training, step by step."""
     generator = torch.Generator().manual_seed(1)
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
-    done = 0
-    while done < steps:
-        for index in torch.split(seen[torch.randperm(len(seen), generator=generator)], _BATCH):
-            optimizer.zero_grad()
-            loss(index).backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(weights, _LONGEST_STEP)
-            optimizer.step()
-            schedule.step()
-            done += 1
-            yield done
+    left: Sequence[Tensor] = ()
+    for _ in range(steps):
+        if not left:
+            left = torch.split(seen[torch.randperm(len(seen), generator=generator)], _BATCH)
+        index, *left = left
+        optimizer.zero_grad()
+        loss(index).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(weights, _LONGEST_STEP)
+        optimizer.step()
+        schedule.step()
+        yield
 
 
-def _loss(found: Tensor, wanted: Tensor, labels: Tensor | None) -> Tensor:
-    """Of classes: divergence from the teacher, and cross-entropy; else squared errors."""
-    if labels is None:
+def _taught(found: Tensor, wanted: Tensor, labels: Tensor | None) -> Tensor:
+    """Of classes, the divergence from the teacher; else squared errors."""
+    if labels is None or labels.is_floating_point():
         return nn.functional.mse_loss(found, wanted)
-    if labels.is_floating_point():
-        return nn.functional.mse_loss(found, wanted) + nn.functional.mse_loss(found, labels)
-    taught = nn.functional.kl_div(
+    return nn.functional.kl_div(
         found.log_softmax(1), wanted.log_softmax(1), reduction="batchmean", log_target=True
     )
-    return taught + nn.functional.cross_entropy(found, labels)
+
+
+def _told(found: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of classes; else squared errors."""
+    if labels.is_floating_point():
+        return nn.functional.mse_loss(found, labels)
+    return nn.functional.cross_entropy(found, labels)
 
 
 def _put(weights: Sequence[Tensor], values: Sequence[Tensor]) -> None:

@@ -87,10 +87,33 @@ def test_training_that_diverges_is_dropped() -> None:
     assert torch.equal(weight.detach(), before)
 
 
-def test_progress_ends_at_one() -> None:
+def test_a_rate_is_found_that_reaches_far() -> None:
+    weight = nn.Parameter(torch.zeros(4, 4))
+    samples = torch.randn(640, 4)
+    learn(lambda x: x @ weight, (weight,), samples, samples, None, 3)
+    assert float(weight.detach().diagonal().min()) > 0.1  # 27 steps of 1e-3 each end before 0.03
+
+
+def test_labels_that_mislead_are_left_to_the_teacher() -> None:
+    torch.manual_seed(0)
+    samples, truth = torch.randn(200, 100), torch.randn(100, 1)
+    wanted = samples @ truth
+    labels = wanted + 4 * torch.randn(200, 1)
+    found = []
+    for told in (labels, None):
+        weight = nn.Parameter(truth.clone() + 0.1)
+        learn(lambda x, w=weight: x @ w, (weight,), samples, wanted, told, 20)  # type: ignore[misc]
+        found.append(float((weight.detach() - truth).square().mean()))
+    assert found[0] == pytest.approx(found[1])
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("told", [True, False])
+def test_progress_ends_at_one(epochs: int, told: bool) -> None:
     whole, small, samples = _pair()
     heard: list[float] = []
-    finetune(whole, small, samples, None, 2, heard.append)
+    labels = whole.run(samples)[0] if told else None
+    finetune(whole, small, samples, labels, epochs, heard.append)
     assert heard == sorted(heard)
     assert heard[-1] == 1.0
 
