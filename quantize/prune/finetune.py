@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from edgemix import graph as g
-from edgemix.batched import batched
+from edgemix.batched import outputs
 from edgemix.errors import InputError
 from edgemix.program import Program, Step
+from edgemix.quantize.prune.taught import trainable
 
 _RATES = (1e-2, 3e-3, 1e-3, 3e-4)
 """Learning rates that are tried: what suits depends on the model, and on how much was pruned."""
@@ -44,28 +45,26 @@ def finetune(
 
     Args:
         whole: before pruning.
-        small: after it, with one input and no states.
-        samples: [n, ...].
-        labels: classes [n], or the true outputs [n, ...]; None: the whole program alone teaches.
+        small: after it, with one input.
+        samples: [n, ...]; of a program with states [n, steps, ...].
+        labels: classes [n], of sequences those of the last step, or the true outputs [n, ...];
+            None: the whole program alone teaches.
         epochs: how often every sample is seen.
         on_step: called with the share that is done.
 
     Raises:
-        InputError: a program with states or several inputs, too few samples, or labels that do
-            not fit them.
+        InputError: a program with several inputs, too few samples, or labels that do not fit them.
     """
-    if small.states or len(small.inputs) != 1:
+    if len(small.inputs) != 1:
         raise InputError(
-            "a pruned program with states, or with several inputs, cannot be trained here",
+            "a pruned program with several inputs cannot be trained here",
             do="train it where the model comes from, or leave out the epochs",
         )
-    with torch.no_grad():
-        run = batched(whole)[1]
-        wanted = torch.cat([run(x)[0] for x in torch.split(samples, _BATCH)])
-    _check(samples, labels, wanted)
-    module, run, _ = batched(small)
+    wanted = outputs(whole, samples)
+    _check(samples, labels, wanted[:, -1] if small.states else wanted, wanted.shape)
+    module, run = trainable(small)
     weights = _weights(module)
-    learn(lambda x: run(x)[0], tuple(weights.values()), samples, wanted, labels, epochs, on_step)
+    learn(run, tuple(weights.values()), samples, wanted, labels, epochs, on_step)
     made = small.module()
     for name, value in weights.items():
         g.set_constant(made, name, value.detach())
@@ -162,16 +161,15 @@ def _taught(found: Tensor, wanted: Tensor, labels: Tensor | None) -> Tensor:
     """Of classes, the divergence from the teacher; else squared errors."""
     if labels is None or labels.is_floating_point():
         return nn.functional.mse_loss(found, wanted)
-    return nn.functional.kl_div(
-        found.log_softmax(1), wanted.log_softmax(1), reduction="batchmean", log_target=True
-    )
+    own, teachers = (y.flatten(0, -2).log_softmax(1) for y in (found, wanted))
+    return nn.functional.kl_div(own, teachers, reduction="batchmean", log_target=True)
 
 
 def _told(found: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of classes; else squared errors."""
     if labels.is_floating_point():
         return nn.functional.mse_loss(found, labels)
-    return nn.functional.cross_entropy(found, labels)
+    return nn.functional.cross_entropy(found[:, -1] if found.ndim == 3 else found, labels)
 
 
 def _put(weights: Sequence[Tensor], values: Sequence[Tensor]) -> None:
@@ -200,21 +198,21 @@ def _masked(there: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda slope: slope * there
 
 
-def _check(samples: Tensor, labels: Tensor | None, outputs: Tensor) -> None:
+def _check(samples: Tensor, labels: Tensor | None, decided: Tensor, shape: torch.Size) -> None:
     if len(samples) < _FEWEST:
         raise InputError(
             f"{len(samples)} samples are too few to train on", do=f"give {_FEWEST} at least"
         )
     if labels is None:
         return
-    wanted = tuple(outputs.shape) if labels.is_floating_point() else (len(samples),)
+    wanted = tuple(shape) if labels.is_floating_point() else (len(samples),)
     if tuple(labels.shape) != wanted:
         raise InputError(
             f"the labels have shape {tuple(labels.shape)}",
             do=f"give {wanted}, for these samples",
         )
-    if not labels.is_floating_point() and outputs.ndim != 2:
+    if not labels.is_floating_point() and decided.ndim != 2:
         raise InputError(
-            f"the outputs {tuple(outputs.shape[1:])} are not of one class a sample",
+            f"the outputs {tuple(shape[1:])} are not of one class a sample",
             do="give the true outputs as labels, or none",
         )

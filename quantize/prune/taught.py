@@ -1,4 +1,4 @@
-"""A step of a program with states as a function like others, of what the whole model remembers.
+"""A program with states as a function like others: of one step, or of whole sequences.
 
 A step's result depends on all steps before, so what pruning leaves cannot be fitted to whole
 sequences at once. Each step can, given the states that the whole model has then: teacher forcing
@@ -8,11 +8,15 @@ Neural Computation 1989).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
+from edgemix import graph as g
+from edgemix.batched import batched
 from edgemix.program import Program
 
 _STEPS = 4096
@@ -44,3 +48,27 @@ def given(program: Program, samples: Tensor) -> tuple[Tensor, ...]:
     count = len(everything[0])
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:_STEPS]
     return tuple(x[order] for x in everything)
+
+
+def trainable(program: Program) -> tuple[GraphModule, Callable[[Tensor], Tensor]]:
+    """A program's graph, to be changed, and its first output as slopes go through it.
+
+    Samples are [n, ...]; of a program with states sequences [n, steps, ...], each from the initial
+    states, through which slopes go as well.
+    """
+    if not program.states:
+        module, run, _ = batched(program)
+        return module, lambda x: run(x)[0]
+    module = g.flat(program.module())
+    step = torch.vmap(module)
+
+    def followed(x: Tensor) -> Tensor:
+        held = tuple(s.start().expand(len(x), *s.shape) for s in program.states)
+        found = []
+        for t in range(x.shape[1]):
+            output, *given = step(x[:, t, None], *held)
+            held = tuple(given[len(program.outputs) - 1 :])
+            found.append(output[:, 0])
+        return torch.stack(found, 1)
+
+    return module, followed

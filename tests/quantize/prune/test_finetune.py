@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgemix import rewrites
+from edgemix import rewrites, sources
 from edgemix.errors import InputError
 from edgemix.program import Origin, Program, Step
 from edgemix.quantize.prune.axes import units_of
 from edgemix.quantize.prune.cut import cut
 from edgemix.quantize.prune.finetune import finetune, learn
+from edgemix.quantize.prune.prune import prune
+from edgemix.quantize.prune.recipe import Pruning
 
 _SAMPLES = 120
 
@@ -126,3 +128,19 @@ def test_few_samples_and_labels_of_others_are_refused() -> None:
         finetune(whole, small, samples, torch.zeros(7, dtype=torch.int64), 1)
     with pytest.raises(InputError, match="labels have shape"):
         finetune(whole, small, samples, torch.zeros(_SAMPLES, 2), 1)
+
+
+def test_slopes_go_through_the_states() -> None:
+    whole = rewrites.standard(sources.load("edgemix.models.tiny:linear_transformer", step=True))
+    torch.manual_seed(0)
+    x = torch.randn(48, 6, *whole.inputs[0].shape[1:])
+    small = prune(whole, x, Pruning(budget="60%", multiple=1))
+    made = finetune(whole, small, x, None, 30)
+    assert made.states == small.states and made.parameters == small.parameters
+    assert _error(whole, made, x) < 0.7 * _error(whole, small, x)
+    labels = whole.run(x)[0][:, -1].argmax(1)
+    made = finetune(whole, small, x, labels, 20)
+    before, after = (nn.functional.cross_entropy(p.run(x)[0][:, -1], labels) for p in (small, made))
+    assert after < before
+    with pytest.raises(InputError, match="labels have shape"):
+        finetune(whole, small, x, labels[:, None], 1)
