@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -142,14 +142,17 @@ def check_output_folder(path: Path, *, force: bool) -> None:
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A scratch folder beside ``path`` that takes its place when the block succeeds.
+    """A scratch folder that becomes ``path``, or its content, when the block succeeds.
 
     Yields:
         The scratch folder. When the block raises, it is removed and ``path`` stays as it was.
     """
+    # What is there may be a link, a mount or the current folder: it gets a new content, no more.
+    there = path.is_dir()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        home = path if there else path.parent
+        scratch = Path(tempfile.mkdtemp(dir=home, prefix=f".{path.resolve().name}."))
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror}", do="name another folder"
@@ -157,8 +160,22 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         os.chmod(scratch, 0o755)
         yield scratch
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(scratch, path)
+        if not there:
+            os.replace(scratch, path)
+            return
+        clear(path, keep=(scratch.name,))
+        for made in scratch.iterdir():
+            os.replace(made, path / made.name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def clear(folder: Path, keep: Collection[str] = ()) -> None:
+    """Remove what a folder holds, but for the names to keep."""
+    for entry in folder.iterdir():
+        if entry.name in keep:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()

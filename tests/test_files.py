@@ -50,6 +50,25 @@ def test_a_failed_replacement_keeps_what_was_there(tmp_path: Path) -> None:
     assert [p.name for p in target.iterdir()] == ["old"]
 
 
+def test_a_folder_that_is_there_stays_and_gets_a_new_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    (real / "old").mkdir(parents=True)
+    link.symlink_to(real)
+    monkeypatch.chdir(real)
+    before = real.stat().st_ino
+    for target in (Path(), link, real):
+        with files.whole_folder(target) as scratch:
+            (scratch / "deep").mkdir()
+            (scratch / "deep" / "new").write_text(str(target))
+        assert [p.name for p in real.iterdir()] == ["deep"]
+        assert (real / "deep" / "new").read_text() == str(target)
+    assert link.is_symlink()
+    assert real.stat().st_ino == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "real"]
+
+
 def test_output_folders_that_cannot_serve(tmp_path: Path) -> None:
     taken = tmp_path / "file"
     taken.write_text("x")
