@@ -11,12 +11,31 @@ was missed (budget, fidelity, precision) is no error: it is a verdict, and the e
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 LOG = "  | "
 """Before every line of a tool's own log in a message."""
 
 EXIT_OK = 0
 EXIT_GATE = 1
 EXIT_INPUT = 2
+
+
+def did_you_mean(wanted: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> str:
+    """How a remedy begins where something known is spelled alike: ``did you mean a, b? ``.
+
+    Args:
+        wanted: what the user wrote.
+        known: what there is.
+        most: names to show.
+        cutoff: how alike they are at least, from 0 to 1.
+
+    Returns:
+        Empty where nothing is.
+    """
+    near = difflib.get_close_matches(wanted, list(known), n=most, cutoff=cutoff)
+    return f"did you mean {', '.join(near)}? " if near else ""
 
 
 class EdgemixError(Exception):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if __name__ != "edgemix.targets":
     raise ImportError(f"import edgemix.targets, not {__name__}")
 
-from edgemix.errors import InputError
+from edgemix.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from edgemix.targets.base import Target
@@ -80,9 +79,8 @@ def load(name: str, hardware: Hardware | None = None, shipping: Shipping | None 
         InputError: there is none of this name; near names are given.
     """
     if name not in TARGETS:
-        near = difflib.get_close_matches(name, TARGETS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"there is no target {name}", do=f"{hint}targets: {', '.join(TARGETS)}")
+        near = did_you_mean(name, TARGETS)
+        raise InputError(f"there is no target {name}", do=f"{near}targets: {', '.join(TARGETS)}")
     from edgemix.targets.coreml.shipping import Shipping
     from edgemix.targets.fpga.hardware import Hardware
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 import tomllib
@@ -20,7 +19,7 @@ from edgemix.data.folders import KINDS
 from edgemix.deployment import lines as where
 from edgemix.deployment import schema
 from edgemix.deployment.lines import Key
-from edgemix.errors import InputError
+from edgemix.errors import InputError, did_you_mean
 from edgemix.latency.budget import LATENCY, SIZE, Budget
 from edgemix.latency.resources import RESOURCES
 from edgemix.order import Order
@@ -124,9 +123,8 @@ class _Source:
         key, fault = min(faults, key=lambda pair: where.nearest(self.lines, pair[0]))
         if fault["type"] == "extra_forbidden":
             known = list(_table(key[:-1]).model_fields)
-            near = difflib.get_close_matches(str(key[-1]), known, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            return self.error(key, "there is no such key", f"{hint}keys: {', '.join(known)}")
+            near = did_you_mean(str(key[-1]), known)
+            return self.error(key, "there is no such key", f"{near}keys: {', '.join(known)}")
         if fault["type"] == "missing":
             kind = "table" if str(key[-1]) in schema.File.model_fields else "key"
             return self.error(key, f"this {kind} is missing")
@@ -218,9 +216,9 @@ def _budget(source: _Source, file: schema.File) -> tuple[tuple[str, ...], tuple[
             if not isinstance(value, str | int | float) or isinstance(value, bool):
                 raise InputError("this is no budget", do='write it like "2ms", "5MB" or "50%"')
             known = [*file.targets, *devices, *_BUDGET_KEYS]
-            near = difflib.get_close_matches(key[0], known, n=1)
+            near = did_you_mean(key[0], known)
             if key[0] not in known and near:
-                raise InputError("nothing has this name", do=f"did you mean {near[0]}?")
+                raise InputError("nothing has this name", do=near.strip())
             Budget.read(name, str(value), file.targets, fpga, devices)
         budgets.append(f"{name}={value}")
     return tuple(budgets), tuple(f"{n}={c}" for n, c in contracts.items()), float(drop)

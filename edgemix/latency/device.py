@@ -25,7 +25,6 @@ and by which fitted costs latencies are estimated for what runs there::
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from functools import cache
 from importlib import resources
@@ -34,7 +33,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgemix.errors import InputError
+from edgemix.errors import InputError, did_you_mean
 
 ASSUMED = "assumed"
 """The source of a figure that nobody was found to publish."""
@@ -111,11 +110,10 @@ def load(text: str) -> Device:
     if found is not None:
         return _known(found)
     spellings = [*names(), *(alias for n in names() for alias in _known(n).aliases)]
-    near = difflib.get_close_matches(wanted, spellings, n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}? " if near else ""
+    near = did_you_mean(wanted, spellings, most=3, cutoff=0.5)
     raise InputError(
         f"nobody here knows the device {text}",
-        do=f"{hint}`edgemix devices` lists them; your own is a TOML file",
+        do=f"{near}`edgemix devices` lists them; your own is a TOML file",
     )
 
 

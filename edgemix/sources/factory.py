@@ -5,14 +5,13 @@ The one source that runs foreign code: naming it on the command line asks for th
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from edgemix.errors import InputError
+from edgemix.errors import InputError, did_you_mean
 from edgemix.extras import versions
 from edgemix.program import Origin
 from edgemix.sources.base import SourceModel
@@ -35,9 +34,9 @@ def load(argument: str) -> SourceModel:
         raise InputError(f"cannot import {path}: {type(error).__name__}: {error}") from error
     if not callable(factory := getattr(module, name, None)):
         known = [n for n in dir(module) if callable(getattr(module, n)) and not n.startswith("_")]
-        near = difflib.get_close_matches(name, known, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known[:8])}"
-        raise InputError(f"{path} has no function {name}", do=hint if known else "it has none")
+        near = did_you_mean(name, known, most=3)
+        shown = ", ".join(known[:8]) or "none"
+        raise InputError(f"{path} has no function {name}", do=f"{near}it has {shown}")
     try:
         made = factory()
     except Exception as error:  # foreign code

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-import difflib
 from typing import Any
 from urllib.parse import parse_qsl
 
 import torch
 
-from edgemix.errors import InputError
+from edgemix.errors import InputError, did_you_mean
 from edgemix.extras import need, versions
 from edgemix.program import Origin
 from edgemix.sources.base import SourceModel
@@ -29,9 +28,8 @@ def load(argument: str) -> SourceModel:
     checkpoint, size = keywords.pop("checkpoint", None), keywords.pop("input_size", None)
     timm = need("timm", extra="timm")
     if not timm.is_model(name.split(".")[0]):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
-        hint = f"near names: {', '.join(near)}" if near else "see timm.list_models()"
-        raise InputError(f"timm has no model {name}", do=hint)
+        near = did_you_mean(name, timm.list_models(), most=3, cutoff=0.5)
+        raise InputError(f"timm has no model {name}", do=f"{near}timm.list_models() has all")
     try:
         module = timm.create_model(name, **keywords)
         if checkpoint is not None:

@@ -7,13 +7,12 @@ its mixers. Then come timm's families.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from edgemix.errors import InputError
+from edgemix.errors import InputError, did_you_mean
 
 Group = Literal["tiny", "tier2", "published", "timm"]
 GROUPS: tuple[Group, ...] = ("tiny", "tier2", "published", "timm")
@@ -237,9 +236,10 @@ def chosen(patterns: Sequence[str], groups: Sequence[str] = GROUPS) -> tuple[Sys
     rows = [row for row in systems() if row.group in groups]
     for pattern in patterns:
         if not any(fnmatchcase(row.name, pattern) for row in rows):
-            near = difflib.get_close_matches(pattern, {row.name for row in rows}, n=3)
-            hint = f"did you mean {', '.join(near)}?" if near else "`edgemix systems` lists all"
-            raise InputError(f"there is no system {pattern}", do=hint)
+            near = did_you_mean(pattern, {row.name for row in rows}, most=3)
+            raise InputError(
+                f"there is no system {pattern}", do=f"{near}`edgemix systems` lists all"
+            )
     return tuple(
         row for row in rows if not patterns or any(fnmatchcase(row.name, p) for p in patterns)
     )

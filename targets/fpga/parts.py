@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-from edgemix.errors import InputError
+from edgemix.errors import InputError, did_you_mean
 
 Family = Literal["xc7", "xcu", "xcup"]
 """Series 7, UltraScale, UltraScale+, as Yosys calls them."""
@@ -42,10 +41,9 @@ def part(name: str) -> Part:
     lower = name.strip().lower()
     device = max((d for d in known if lower.startswith(d)), key=len, default=None)
     if device is None:
-        near = difflib.get_close_matches(re.split(r"-", lower)[0][:8], known, n=3, cutoff=0.4)
-        hint = f"did you mean {', '.join(near)}? " if near else ""
+        near = did_you_mean(re.split(r"-", lower)[0][:8], known, most=3, cutoff=0.4)
         raise InputError(
-            f"nobody here knows the part {name}", do=f"{hint}devices: {', '.join(known)}"
+            f"nobody here knows the part {name}", do=f"{near}devices: {', '.join(known)}"
         )
     if _ORDER.fullmatch(lower[len(device) :]) is None:
         raise InputError(

@@ -89,7 +89,7 @@ def test_timm_models_by_name_with_keywords() -> None:
 
 def test_unknown_timm_names_get_near_ones() -> None:
     with pytest.raises(
-        InputError, match="timm has no model poolformer_s13\n  try: near names: .*poolformer_s12"
+        InputError, match="timm has no model poolformer_s13\n  try: did you mean .*poolformer_s12"
     ):
         sources.load("timm:poolformer_s13")
     with pytest.raises(InputError, match="timm cannot build"):

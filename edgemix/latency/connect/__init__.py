@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 
-from edgemix.errors import InputError
+from edgemix.errors import InputError, did_you_mean
 from edgemix.latency.connect.adb import Adb
 from edgemix.latency.connect.base import Connector, Options
 from edgemix.latency.connect.host import Host
@@ -33,10 +32,9 @@ def parse(
     """
     kind, _, address = text.partition(":")
     if kind not in connectors:
-        near = difflib.get_close_matches(kind, connectors, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        near = did_you_mean(kind, connectors)
         raise InputError(
             f"there is no way to reach a device called {kind}",
-            do=f"{hint}one of {', '.join(connectors)}, with an address like ssh:pi@board.local",
+            do=f"{near}one of {', '.join(connectors)}, with an address like ssh:pi@board.local",
         )
     return connectors[kind](address, options or Options())
