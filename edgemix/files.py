@@ -51,6 +51,22 @@ def write_parts(path: Path, parts: Iterable[bytes]) -> None:
                 os.unlink(temporary)
 
 
+def read_text(path: Path, *, do: str) -> str:
+    """UTF-8 text of a file that the user names.
+
+    Args:
+        path: the file.
+        do: what to do where it cannot be read.
+
+    Raises:
+        InputError: there is none, it is not for this user, or it is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}", do=do) from error
+
+
 def write_array(path: Path, array: npt.NDArray[Any]) -> None:
     """Write a ``.npy`` file, whole or absent."""
     buffer = io.BytesIO()

@@ -36,6 +36,7 @@ from pydantic import (
     model_validator,
 )
 
+from edgemix import files
 from edgemix.errors import InputError
 from edgemix.graph import Where
 from edgemix.quantize.levels import Algorithm
@@ -309,7 +310,7 @@ class Recipe(BaseModel):
         elif given is not None:
             text = (_folder() / "fixed8.toml").read_text()
         elif path.suffix == ".toml" and path.is_file():
-            text = path.read_text()
+            text = files.read_text(path, do="give a TOML file")
         else:
             raise InputError(
                 f"there is no recipe {name_or_path}",

@@ -14,6 +14,7 @@ from edgemix.quantize.levels import Quality
 from edgemix.shapes import parse as input_shapes
 from edgemix.targets.coreml.shipping import Image, Shipping
 from edgemix.targets.coreml.shipping import batches as batch_sizes
+from edgemix.targets.coreml.shipping import labels as class_names
 from edgemix.targets.fpga.hardware import Backend, Hardware, Interface, LayerKnobs, Strategy
 from edgemix.targets.fpga.parts import period_ns
 
@@ -253,7 +254,7 @@ def deploy(
             () if batches is None else batch_sizes(batches),
             author=author,
             licence=licence,
-            labels=() if labels is None else _lines(labels),
+            labels=() if labels is None else class_names(labels),
         ),
         shapes=() if shapes is None else input_shapes(shapes),
         force=force,
@@ -276,9 +277,3 @@ def _given(context: typer.Context) -> list[str]:
     """The options that stand on the command line."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return [name for name, s in sources.items() if s is not None and s.name == "COMMANDLINE"]
-
-
-def _lines(path: Path) -> tuple[str, ...]:
-    if not path.is_file():
-        raise InputError(f"there is no file {path}", do="give one with a class's name on each line")
-    return tuple(path.read_text().splitlines())

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from edgemix import targets
+from edgemix import files, targets
 from edgemix.data import SETS
 from edgemix.data.folders import KINDS
 from edgemix.deployment import lines as where
@@ -27,7 +27,7 @@ from edgemix.proof import Contract
 from edgemix.quantize.prune.recipe import Goal
 from edgemix.quantize.recipe import Recipe
 from edgemix.shapes import parse as input_shapes
-from edgemix.targets.coreml.shipping import Image, Shipping
+from edgemix.targets.coreml.shipping import Image, Shipping, labels
 from edgemix.targets.fpga.hardware import Hardware, LayerKnobs
 from edgemix.targets.fpga.parts import period_ns
 
@@ -58,11 +58,7 @@ def read(path: Path, out: Path | None = None) -> Deployment:
     Raises:
         InputError: there is no such file, or :func:`parse` refuses it.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}", do="name a deploy.toml") from error
-    return parse(text, path, out)
+    return parse(files.read_text(path, do="name a deploy.toml"), path, out)
 
 
 def parse(text: str, path: Path, out: Path | None = None) -> Deployment:
@@ -81,7 +77,12 @@ def parse(text: str, path: Path, out: Path | None = None) -> Deployment:
         raise InputError(
             f"{path}: there is no output folder", do='write out = "build", or give --out'
         )
-    order = _order(source, file, path.parent / (file.out or "") if out is None else out)
+    home = path.parent / (file.out or "") if out is None else out
+    if path.resolve().is_relative_to(home.resolve()):
+        raise InputError(
+            f"{path} lies in its own output folder", do="name one that holds nothing else"
+        )
+    order = _order(source, file, home)
     return Deployment(order, _search(source, file, path.parent), source.error)
 
 
@@ -119,7 +120,7 @@ class _Source:
 
     def explained(self, error: ValidationError) -> InputError:
         """The first of pydantic's complaints, in the file's order, in the house's words."""
-        faults = [(_place(e["loc"]), e) for e in error.errors()]
+        faults = [(_place(self.values, e["loc"]), e) for e in error.errors()]
         key, fault = min(faults, key=lambda pair: where.nearest(self.lines, pair[0]))
         if fault["type"] == "extra_forbidden":
             known = list(_table(key[:-1]).model_fields)
@@ -131,9 +132,16 @@ class _Source:
         return self.error(key, fault["msg"].removeprefix("Value error, "))
 
 
-def _place(loc: tuple[int | str, ...]) -> Key:
-    """Pydantic's place, without the marks of a union's members."""
-    return tuple(part for part in loc if isinstance(part, int) or part.isidentifier())
+def _place(values: Any, loc: Key) -> Key:
+    """Pydantic's place, without the marks of a union's members: these stand for no value."""
+    found: list[int | str] = []
+    for i, part in enumerate(loc):
+        there = part in values if isinstance(values, dict) else isinstance(values, list)
+        if there:
+            values = values[part]
+        if there or (i == len(loc) - 1 and isinstance(values, dict)):  # the last may be missing
+            found.append(part)
+    return tuple(found)
 
 
 def _table(key: Key) -> type[BaseModel]:
@@ -196,7 +204,7 @@ def _budget(source: _Source, file: schema.File) -> tuple[tuple[str, ...], tuple[
     """Budgets and contracts as the command line writes them, and the accuracy that may go."""
     values = dict(file.budget)
     drop, contracts = values.pop("max_drop", Order.max_drop), values.pop("contract", {})
-    if isinstance(drop, bool) or not isinstance(drop, int | float) or drop < 0:
+    if isinstance(drop, bool) or not isinstance(drop, int | float) or not drop >= 0:
         raise source.error(("budget", "max_drop"), "this is no number of points", "like 0.5")
     if not isinstance(contracts, dict):
         raise source.error(("budget", "contract"), "this is no table", 'like onnx = "exact"')
@@ -252,15 +260,13 @@ def _hardware(source: _Source, table: schema.Hardware) -> Hardware:
 
 def _shipping(source: _Source, table: schema.CoreML) -> Shipping:
     image = None
-    labels: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     with source.at("coreml", "image"):
         if table.image is not None:
             image = Image.parse(table.image)
-    if table.labels is not None:
-        names = source.path.parent / table.labels
-        if not names.is_file():
-            raise source.error(("coreml", "labels"), f"there is no file {names}")
-        labels = tuple(names.read_text().splitlines())
+    with source.at("coreml", "labels"):
+        if table.labels is not None:
+            names = labels(source.path.parent / table.labels)
     if any(size < 1 for size in table.batches):
         raise source.error(("coreml", "batches"), "batch sizes are positive")
     return Shipping(
@@ -268,7 +274,7 @@ def _shipping(source: _Source, table: schema.CoreML) -> Shipping:
         tuple(sorted(set(table.batches))),
         author=table.author,
         licence=table.license,
-        labels=labels,
+        labels=names,
     )
 
 

@@ -17,6 +17,7 @@ from pydantic import (
     field_validator,
 )  # fmt: skip
 
+from edgemix import files
 from edgemix.errors import InputError
 from edgemix.quantize.prune.choices import Importance, TokenMethod
 from edgemix.quantize.prune.size import Counted
@@ -173,7 +174,9 @@ class Pruning(BaseModel):
             Goal.parse(text)
             return cls(budget=text)
         try:
-            return cls.model_validate(tomllib.loads(Path(text).read_text(encoding="utf-8")))
+            return cls.model_validate(
+                tomllib.loads(files.read_text(Path(text), do="give a TOML file"))
+            )
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
@@ -181,5 +184,5 @@ class Pruning(BaseModel):
                 f"{text}: {place}: {first['msg'].removeprefix('Value error, ')}",
                 do=f"keys: {', '.join(cls.model_fields)}",
             ) from error
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise InputError(f"{text} cannot be read: {error}", do="give a TOML file") from error

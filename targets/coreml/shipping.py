@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from edgemix import files
 from edgemix.errors import InputError
 from edgemix.shapes import Reshaped
 
@@ -117,6 +119,18 @@ class Shipping:
         lists = {name: tuple(value[name]) for name in ("batches", "labels")}
         shapes = tuple(Reshaped(tuple(s["shape"]), s["sizes"]) for s in value["shapes"])
         return cls(**{**value, **lists, "image": image, "shapes": shapes})
+
+
+def labels(path: Path) -> tuple[str, ...]:
+    """Names of classes, one a line of a file.
+
+    Raises:
+        InputError: there is no such file, or it is no text.
+    """
+    do = "give one with a class's name on each line"
+    if not path.is_file():
+        raise InputError(f"there is no file {path}", do=do)
+    return tuple(files.read_text(path, do=do).splitlines())
 
 
 def batches(text: str) -> tuple[int, ...]:

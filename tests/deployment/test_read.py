@@ -68,6 +68,7 @@ calibrate = "digits:train"
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "own.toml").write_text('name = "own"\n')
+    (tmp_path / "bytes.toml").write_bytes(b"\xff")
     return tmp_path
 
 
@@ -137,6 +138,13 @@ def test_little_is_needed(tmp_path: Path) -> None:
         ("name = \"small\"", "nmae = \"small\"", "deploy.toml:41: search.variants.1.nmae: there is no such key\n  try: did you mean name?"),
         ("name = \"small\"", 'name = "other.pt2"', "search.variants.1: two variants are called"),
         ('out = "build"\n', "", "deploy.toml: there is no output folder"),
+        ('out = "build"', 'out = "."', "deploy.toml lies in its own output folder"),
+        ("threads = 2", '"some threads" = 2', "deploy.toml:4: some threads: there is no such key"),
+        ("samples = 64", "number-of-samples = 64", "deploy.toml:14: data.number-of-samples: there is no such key\n  try: keys: calibrate"),
+        ("max_drop = 0.5", "max_drop = nan", "deploy.toml:35: budget.max_drop: this is no number of points"),
+        ('name = "int8"', 'file = "bytes.toml"', "deploy.toml:18: recipe.file: bytes.toml cannot be read: 'utf-8' codec"),
+        ("[search]", '[coreml]\nlabels = "bytes.toml"\n[search]', "deploy.toml:39: coreml.labels: bytes.toml cannot be read: 'utf-8' codec"),
+        ("[search]", '[coreml]\nlabels = "nowhere"\n[search]', "deploy.toml:39: coreml.labels: there is no file nowhere"),
     ],
 )  # fmt: skip
 def test_mistakes_name_file_line_and_key(old: str, new: str, message: str, folder: Path) -> None:
