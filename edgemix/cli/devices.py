@@ -10,7 +10,8 @@ from edgemix.errors import EXIT_GATE
 
 if TYPE_CHECKING:
     from edgemix.latency.device import Device
-    from edgemix.latency.estimate import Accuracy, Estimate, Fit
+    from edgemix.latency.estimate import Estimate
+    from edgemix.latency.fits import Accuracy, Fit
 
 _WORST = 12
 """Operators that a table lists; --json has all."""
@@ -100,7 +101,7 @@ def estimate(
 def _json(found: Device, *, accuracy: bool) -> object:
     from dataclasses import asdict
 
-    from edgemix.latency.estimate import fits
+    from edgemix.latency.fits import fits
 
     told = found.model_dump(mode="json")
     if accuracy:
@@ -148,7 +149,7 @@ def _print_one(found: Device) -> None:
 
 def _print_accuracy(found: list[Device]) -> None:
     from edgemix.cli import console
-    from edgemix.latency.estimate import fits
+    from edgemix.latency.fits import fits
 
     names = ("costs of", "median error", "within 10 %", "regression", "MACs × constant")
     used = dict.fromkeys(r.fit for d in found for r in d.runtimes)

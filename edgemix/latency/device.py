@@ -31,9 +31,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from edgemix import files
 from edgemix.errors import InputError, did_you_mean
+from edgemix.latency.fits import fits
 
 ASSUMED = "assumed"
 """The source of a figure that nobody was found to publish."""
@@ -61,11 +63,19 @@ class Runtime(_Strict):
     """Where: a CPU with so many threads, an accelerator."""
     precision: Precision
     fit: str
-    """By name among ``fits.json``."""
+    """By name, see :func:`edgemix.latency.fits.fits`."""
     faster: float = Field(default=1.0, gt=0)
     """Than the device of the fit."""
     source: str = ""
     """What the comparison rests on."""
+
+    @field_validator("fit")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in fits():
+            near = did_you_mean(name, fits(), most=3, cutoff=0.4)
+            raise ValueError(f"there are no costs {name}; {near}".rstrip("; "))
+        return name
 
 
 class Device(_Strict):
@@ -101,7 +111,7 @@ def load(text: str) -> Device:
         path = Path(text)
         if not path.is_file():
             raise InputError(f"there is no device profile {text}")
-        return _parsed(path.read_text(), path.stem, text)
+        return _parsed(files.read_text(path, do="name a TOML file"), path.stem, text)
     wanted = text.strip().lower().replace(" ", "").replace("_", "-")
     for name in names():
         if wanted == name:
@@ -120,7 +130,7 @@ def load(text: str) -> Device:
 @cache
 def _known(name: str) -> Device:
     file = resources.files("edgemix.latency").joinpath("devices", f"{name}.toml")
-    return _parsed(file.read_text(), name, f"{name}.toml")
+    return _parsed(file.read_text(encoding="utf-8"), name, f"{name}.toml")
 
 
 def _parsed(text: str, name: str, at: str) -> Device:
@@ -131,6 +141,7 @@ def _parsed(text: str, name: str, at: str) -> Device:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise InputError(f"{place}: {first['msg'].lower()}", at=at) from error
+        what = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{place}: {what[:1].lower()}{what[1:]}", at=at) from error
     except TypeError as error:  # a profile that names itself
         raise InputError("a profile's name is its file's", at=at, do="leave name out") from error

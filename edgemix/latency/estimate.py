@@ -1,65 +1,30 @@
 """How long a program takes on a device that is not here, and how far that may be off.
 
 Costs per unit of work (:mod:`edgemix.latency.work`) are fitted to published latencies; with each
-fit comes how it did on models whose family it never saw. ``python -m tests.benchmarks.latency``
-makes both, from the latencies and the work of their models that stand in ``facts``.
+fit (:mod:`edgemix.latency.fits`) comes how it did on models whose family it never saw.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
-from typing import Any
 
 import numpy as np
 
 from edgemix.errors import InputError
 from edgemix.latency.base import Latency
 from edgemix.latency.device import Device, Runtime
+from edgemix.latency.fits import FACTS, Fit, facts, fits
 from edgemix.latency.units import duration
 from edgemix.latency.work import PRODUCTS, UNITS, Vector, Work, multiplications, total, works
 from edgemix.program import Program
 
-_FACTS = resources.files("edgemix.latency").joinpath("facts")
 _SAME = 0.02
 """By which the multiplications of one model may differ between two exports."""
 _NOTABLE = 0.05
 """Share of the time from which on an unfitted kind of work is worth a word."""
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Of predictions for models whose family was left out of the fit."""
-
-    median_error: float
-    within_tenth: float
-    """Share of the models whose estimate is within 10 % of the published latency."""
-    rank_correlation: float
-    """Kendall's τ."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Costs on one device and runtime, and what is known of their quality."""
-
-    name: str
-    costs: Vector
-    """ms by unit of work, see ``UNITS``."""
-    models: int
-    spread: tuple[float, float]
-    """Published over estimated time: a tenth of the models lies below, a tenth above."""
-    largest: Vector
-    """Of any model in the fit, by unit."""
-    smallest: float
-    """Millions of multiplications."""
-    accuracy: Mapping[str, Accuracy]
-    """Of the ``estimator`` and the baselines ``multiplications`` and ``regression``."""
-    judged_by: str
-    """Whose models the accuracy is of, where the fit's own are too few to tell."""
 
 
 @dataclass(frozen=True)
@@ -142,29 +107,8 @@ def estimate(program: Program, device: Device, target: str | None = None) -> Est
 
 
 @cache
-def fits() -> Mapping[str, Fit]:
-    """All that were made, by name."""
-    return {name: _fit(name, found) for name, found in _facts("fits.json")["fits"].items()}
-
-
-def _fit(name: str, found: Mapping[str, Any]) -> Fit:
-    low, high = found["spread"]
-    return Fit(
-        name, np.array(found["costs"]), found["models"], (low, high), np.array(found["largest"]),
-        found["smallest"],
-        {which: Accuracy(**scores) for which, scores in found["accuracy"].items()},
-        found["judged_by"],
-    )  # fmt: skip
-
-
-@cache
-def _facts(name: str) -> Any:
-    return json.loads(_FACTS.joinpath(name).read_text())
-
-
-@cache
 def _latencies() -> tuple[Mapping[str, str], ...]:
-    with _FACTS.joinpath("latencies.csv").open() as file:
+    with FACTS.joinpath("latencies.csv").open(encoding="utf-8") as file:
         return tuple(csv.DictReader(file))
 
 
@@ -172,7 +116,7 @@ def _published(source: str, vector: Vector, fit: str) -> tuple[Published, ...]:
     size = multiplications(vector)
     same = {
         name
-        for name, model in _facts("models.json").items()
+        for name, model in facts("models.json").items()
         if model["source"] == source.partition("?")[0]
         and abs(multiplications(np.array(model["work"])) / size - 1) < _SAME
     }

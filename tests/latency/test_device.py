@@ -8,7 +8,7 @@ import pytest
 
 from edgemix.errors import InputError
 from edgemix.latency import device
-from edgemix.latency.estimate import fits
+from edgemix.latency.fits import fits
 from edgemix.targets import TARGETS
 
 NAMES = device.names()
@@ -75,6 +75,10 @@ def test_a_profile_of_ones_own(tmp_path: Path) -> None:
         (("[[runtimes]]", "[[runtimes"), "this is no TOML"),
         (('title = "My board"', 'title = "My board"\nname = "x"'), "name is its file's"),
         (('title = "My board"', 'title = "My board"\nspeed = 3'), "speed: extra inputs"),
+        (
+            ("ncnn/rpi4-4t", "ncnn/rpi4"),
+            r"runtimes.0.fit: there are no costs ncnn/rpi4; did you mean ncnn/rpi4-4t",
+        ),
     ],
 )
 def test_a_broken_profile_is_told_with_its_file(
@@ -87,6 +91,10 @@ def test_a_broken_profile_is_told_with_its_file(
     assert error.value.at == str(file)
 
 
-def test_a_profile_that_is_not_there() -> None:
+def test_a_profile_that_is_not_there_or_no_text(tmp_path: Path) -> None:
+    file = tmp_path / "bytes.toml"
+    file.write_bytes(b"\xff")
+    with pytest.raises(InputError, match="bytes.toml cannot be read: 'utf-8' codec"):
+        device.load(str(file))
     with pytest.raises(InputError, match="there is no device profile"):
         device.load("nowhere.toml")

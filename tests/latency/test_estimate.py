@@ -15,7 +15,8 @@ from edgemix import rewrites, sources
 from edgemix.cli import app, commands  # noqa: F401  (registers the commands)
 from edgemix.errors import InputError
 from edgemix.latency import device
-from edgemix.latency.estimate import estimate, fits
+from edgemix.latency.estimate import estimate
+from edgemix.latency.fits import fits
 from edgemix.program import Origin, Program
 from tests.benchmarks.latency.__main__ import rows, scores
 from tests.benchmarks.latency.fit import PRIORS, Row, by_costs, by_regression, fitted, unseen

@@ -20,7 +20,7 @@ from scipy.stats import kendalltau
 
 from edgemix import files
 from edgemix.latency import device, estimate
-from edgemix.latency.work import PRODUCTS, UNITS
+from edgemix.latency.work import PRODUCTS
 from tests.benchmarks.latency.fit import (
     Row,
     by_costs,
@@ -116,7 +116,7 @@ def main(write: bool = True) -> None:
             line.append(f"{name} {s['median_error']:.1%} τ {s['rank_correlation']:.2f}")
         print("  ".join(line), " by", found["judged_by"])
     if write:
-        files.write_text(FACTS / "fits.json", json.dumps({"units": UNITS, "fits": result}) + "\n")
+        files.write_text(FACTS / "fits.json", json.dumps(result) + "\n")
 
 
 if __name__ == "__main__":
