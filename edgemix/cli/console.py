@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -59,6 +59,11 @@ class Bars:
         self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def say(line: str, style: str | None = None) -> None:
+    """A line as it is, however long, on standard output."""
+    out.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def print_json(value: Any) -> None:
     """Machine-readable output, alone on standard output."""
     sys.stdout.write(json.dumps(value, indent=1) + "\n")
@@ -74,20 +79,18 @@ def print_report(report: Report) -> None:
     if report.states:
         out.print(_states(report))
     if report.pruning is not None:
-        out.print(_cut(report.pruning), markup=False, highlight=False, soft_wrap=True)
+        say(_cut(report.pruning))
     for warning in report.warnings:
-        out.print(f"note: {warning}", style="yellow", markup=False, highlight=False,
-                  soft_wrap=True)  # fmt: skip
+        say(f"note: {warning}", style="yellow")
     for target in report.targets:
         for found in target.estimates:
             span = f"{duration(found.low_ms, 3)} to {duration(found.high_ms, 3)}"
             time = f"{duration(found.latency.p50_ms, 3)} estimated on {found.latency.device}"
             told = "; ".join((f"{target.title}: {time} ({span})", *found.notes))
-            out.print(told, markup=False, highlight=False, soft_wrap=True)
+            say(told)
     for target in report.targets:
         for layer, note in target.facts.get("notes", {}).items():
-            out.print(f"{target.title} {layer}: {note}", markup=False, highlight=False,
-                      soft_wrap=True)  # fmt: skip
+            say(f"{target.title} {layer}: {note}")
     print_failures(report)
 
 
@@ -107,7 +110,7 @@ def results_table(report: Report) -> Table:
     model = report.model
     title = f"{model.source}: {model.parameters:,} parameters, recipe {report.recipe['name']}"
     table = Table(
-        title=title,
+        title=escape(title),
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,
@@ -130,12 +133,13 @@ def results_table(report: Report) -> Table:
 def plain_table(
     names: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = (0,)
 ) -> Table:
-    """A table of text; columns other than those in ``words`` are figures, on the right."""
+    """A table of text, no markup; columns other than in ``words`` are figures, on the right."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for i, name in enumerate(names):
-        table.add_column(name, justify="left" if i in words else "right", overflow="fold")
+        side: Literal["left", "right"] = "left" if i in words else "right"
+        table.add_column(escape(name), justify=side, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     return table
 
 
@@ -196,8 +200,7 @@ def print_synthesis(found: Found) -> None:
         out.print(_modules(found))
     for v in found.verdicts:
         if v.passed:
-            out.print(f"ok     {v.gate}: asked {v.asked}, found {v.found}", markup=False,
-                      highlight=False, soft_wrap=True)  # fmt: skip
+            say(f"ok     {v.gate}: asked {v.asked}, found {v.found}")
     print_verdicts(found.verdicts)
 
 
@@ -206,12 +209,13 @@ def print_measured(found: Measured) -> None:
     from edgemix.latency.samples import FLAGS, LEFT_OUT
 
     first = found.latencies[0]
-    out.print(f"{found.model} on {first.device}, {first.threads} thread"
-              f"{'s' if first.threads != 1 else ''}, {first.kind}",
-              markup=False, highlight=False, soft_wrap=True)  # fmt: skip
+    say(
+        f"{found.model} on {first.device}, {first.threads} thread"
+        f"{'s' if first.threads != 1 else ''}, {first.kind}"
+    )
     rows = [
         (
-            escape(t.method), *(duration(ms) for ms in (t.p50_ms, t.p90_ms, t.p99_ms)),
+            t.method, *(duration(ms) for ms in (t.p50_ms, t.p90_ms, t.p99_ms)),
             f"{t.runs:,}", t.environment.get(LEFT_OUT, "–").partition(",")[0],
         )
         for t in found.latencies
@@ -224,8 +228,7 @@ def print_measured(found: Measured) -> None:
                 continue
             said = f"{name}: {value}" if shared else f"{t.method}: {name}: {value}"
             flagged = name in FLAGS
-            out.print(f"note: {said}" if flagged else said, style="yellow" if flagged else None,
-                      markup=False, highlight=False, soft_wrap=True)  # fmt: skip
+            say(f"note: {said}" if flagged else said, style="yellow" if flagged else None)
     print_verdicts(found.verdicts)
 
 
@@ -264,10 +267,10 @@ def print_verdicts(verdicts: tuple[VerdictResult, ...] | tuple[Verdict, ...]) ->
     """One line a gate that failed; a gate that passed says nothing."""
     for v in verdicts:
         if not v.passed:
-            out.print(
+            say(
                 f"FAILED {v.target} {v.gate}: asked {v.asked}, found {v.found}; {v.why}",
-                style="bold red", markup=False, highlight=False, soft_wrap=True,
-            )  # fmt: skip
+                style="bold red",
+            )
 
 
 def print_failures(report: Report) -> None:
@@ -275,13 +278,12 @@ def print_failures(report: Report) -> None:
     failed = [v for target in report.targets for v in target.verdicts if not v.passed]
     if not failed:
         return
-    rows = [tuple(map(escape, (v.target, v.gate, v.asked, v.found, v.why))) for v in failed]
+    rows = [(v.target, v.gate, v.asked, v.found, v.why) for v in failed]
     names = ("FAILED", "gate", "asked", "found", "by how much")
     out.print(plain_table(names, rows, range(5)), style="red")
     for v in failed:
         if v.remedy:
-            out.print(f"{v.target}, {v.asked}: {v.remedy}", markup=False, highlight=False,
-                      soft_wrap=True)  # fmt: skip
+            say(f"{v.target}, {v.asked}: {v.remedy}")
 
 
 def _row(target: TargetResult) -> list[str]:

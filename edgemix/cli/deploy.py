@@ -268,7 +268,7 @@ def deploy(
         console.print_json(report.model_dump(mode="json"))
     elif not quiet:
         console.print_report(report)
-        console.out.print(f"report: {order.out / 'report.html'}", soft_wrap=True, highlight=False)
+        console.say(f"report: {order.out / 'report.html'}")
     if not report.passed:
         raise typer.Exit(EXIT_GATE)
 

@@ -131,7 +131,7 @@ def _print_all(found: list[Device]) -> None:
 def _print_one(found: Device) -> None:
     from edgemix.cli import console
 
-    console.out.print(f"{found.title}: {found.chip}", highlight=False)
+    console.say(f"{found.title}: {found.chip}")
     if found.figures:
         facts = [(f.what, f"{f.value:,g} {f.unit}".strip(), f.source) for f in found.figures]
         console.out.print(console.plain_table(("figure", "value", "source"), facts, words=(0, 2)))
@@ -180,14 +180,13 @@ def _print_estimate(found: Estimate) -> None:
     from edgemix.latency.units import duration
 
     latency = found.latency
-    console.out.print(
+    console.say(
         f"{duration(latency.p50_ms, 3)} estimated on {latency.device} "
-        f"(four of five models: {duration(found.low_ms, 3)} to {duration(found.high_ms, 3)})",
-        highlight=False,
+        f"(four of five models: {duration(found.low_ms, 3)} to {duration(found.high_ms, 3)})"
     )
-    console.out.print(latency.method, highlight=False, soft_wrap=True)
+    console.say(latency.method)
     for note in found.notes:
-        console.out.print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
+        console.say(f"note: {note}")
     rows = [
         (
             str(t.work.where), t.work.kind,

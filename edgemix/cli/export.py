@@ -27,4 +27,4 @@ def export(
     if out.exists() and not force:
         raise InputError(f"{out} is there already", do="give another name, or --force")
     count = qonnx.write(Program.load(program), out)
-    console.out.print(f"{out}: {count} quantized tensors", soft_wrap=True, highlight=False)
+    console.say(f"{out}: {count} quantized tensors")

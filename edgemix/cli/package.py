@@ -23,7 +23,7 @@ def show(found: Mapping[str, Any]) -> None:
     from edgemix.cli import console
 
     out = console.out
-    out.print(found["name"], style="bold", highlight=False)
+    console.say(found["name"], style="bold")
     for side in ("inputs", "outputs", "states"):
         for name, kind in found[side].items():
             out.print(f"  {side[:-1]} {name}: {kind}", markup=False, highlight=False)
@@ -47,14 +47,14 @@ def show(found: Mapping[str, Any]) -> None:
         text = (
             f"kept off the Neural Engine: {o['op']} × {len(o['names'])}, {o['why']} ({o['source']})"
         )
-        out.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.say(text)
     for remark in plan["remarks"]:
         text = f"{remark['operations']} operations: {remark['why']} ({remark['source']})"
-        out.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.say(text)
     for d in plan["differences"][:_SHOWN]:
         expected, planned = _units(d["expected"]), _units(d["planned"])
         text = f"{d['op']} {d['name']}: expected on {expected}, planned on {planned}"
-        out.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.say(text)
 
 
 def _units(units: list[str]) -> str:

@@ -66,23 +66,18 @@ def profile(
 
 
 def _print(found: Profile) -> None:
-    from rich.markup import escape
-
     from edgemix.cli import console
     from edgemix.latency.samples import FLAGS
     from edgemix.latency.units import duration
 
-    def say(line: str, style: str | None = None) -> None:
-        console.out.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
-
-    say(
+    console.say(
         f"{found.artifact} on this host, {found.threads} thread"
         f"{'s' if found.threads != 1 else ''}, {found.kind} by {found.method} in {found.runs} runs"
     )
     beside = bool(found.estimate)
     rows = [
         (
-            escape(o.where or "–"), escape(o.op), escape(o.name), duration(o.ms, 3),
+            o.where or "–", o.op, o.name, duration(o.ms, 3),
             f"{o.share:.1%}", *([_percent(o.estimated)] if beside else []),
         )
         for o in found.operators[:_WORST]
@@ -93,29 +88,31 @@ def _print(found: Profile) -> None:
     rest = found.operators[_WORST:]
     if rest:
         share = sum(o.share for o in rest)
-        say(f"{len(rest)} more operators: {duration(sum(o.ms for o in rest), 3)}, {share:.1%}")
+        console.say(
+            f"{len(rest)} more operators: {duration(sum(o.ms for o in rest), 3)}, {share:.1%}"
+        )
     types = [
         (
-            escape(t.op), str(t.count), duration(t.ms, 3), f"{t.share:.1%}",
+            t.op, str(t.count), duration(t.ms, 3), f"{t.share:.1%}",
             *([_percent(t.estimated)] if beside else []),
         )
         for t in found.types
     ]  # fmt: skip
     console.out.print(console.plain_table(("by type", "calls", "time", "share", *estimated), types))
-    say(
+    console.say(
         f"no operator accounts for {duration(found.overhead_ms, 3)}, {found.overhead:.1%}: the "
         "runtime between them, and the profiler"
     )
-    say(
+    console.say(
         f"an inference took {duration(found.total_ms, 3)} with the profiler, "
         f"{duration(found.unprofiled_ms, 3)} without"
     )
     if beside:
-        say(f"estimated: {found.estimate}; {_percent(found.estimated_elsewhere)} of it for "
+        console.say(f"estimated: {found.estimate}; {_percent(found.estimated_elsewhere)} of it for "
             "operators that are not told apart here, fused or moved")  # fmt: skip
     flags = [f"{name}: {found.environment[name]}" for name in FLAGS if name in found.environment]
     for note in (*found.notes, *flags):
-        say(f"note: {note}", style="yellow")
+        console.say(f"note: {note}", style="yellow")
 
 
 def _percent(share: float | None) -> str:

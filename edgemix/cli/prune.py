@@ -162,8 +162,8 @@ def prune(
         console.print_json(report.model_dump(mode="json"))
     elif not quiet:
         _print(report)
-        console.out.print(f"program: {out / 'program.edgemix'}", soft_wrap=True, highlight=False)
-        console.out.print(f"report: {out / 'pruning.html'}", soft_wrap=True, highlight=False)
+        console.say(f"program: {out / 'program.edgemix'}")
+        console.say(f"report: {out / 'pruning.html'}")
 
 
 def _shares(text: str) -> list[float]:
@@ -196,5 +196,4 @@ def _print(report: PruningReport) -> None:
     estimated = (f"{d}, estimated" for d in devices)
     console.out.print(console.plain_table((*names, *estimated), rows, words=(0,)))
     for where in found.blind:
-        console.out.print(f"note: pruning does not see through {where}", style="yellow",
-                          markup=False, highlight=False, soft_wrap=True)  # fmt: skip
+        console.say(f"note: pruning does not see through {where}", style="yellow")

@@ -78,7 +78,7 @@ def search(
         )
     elif not quiet:
         _print(space.objectives, trials)
-        console.out.print(f"page: {page}", soft_wrap=True, highlight=False)
+        console.say(f"page: {page}")
     if not any(t.passed for t in trials):
         raise typer.Exit(EXIT_GATE)
 

@@ -141,13 +141,12 @@ def _print(
         lines = [[row.name, *map(matrix.marks, places)] for row, places in matrix.rows]
         console.out.print(console.plain_table([matrix.title, *matrix.heads], lines))
         for line in matrix.tally():
-            console.out.print(line, markup=False, highlight=False, soft_wrap=True)
+            console.say(line)
     if details:
         for cell in cells:
-            console.out.print(
-                f"{mark(cell)} {cell.system} on {cell.target}, {cell.kind}: {_figures(cell)}",
-                markup=False, highlight=False, soft_wrap=True,
-            )  # fmt: skip
+            console.say(
+                f"{mark(cell)} {cell.system} on {cell.target}, {cell.kind}: {_figures(cell)}"
+            )
     console.out.print(
         "; ".join(f"{m} {meaning}" for m, meaning in LEGEND.items()),
         markup=False, highlight=False,

@@ -58,10 +58,7 @@ def validate(
         for v in verdicts:
             mark = "ok    " if v.passed else "FAILED"
             why = f"; {v.why}" if v.why else ""
-            console.out.print(
-                f"{mark} {v.gate}: asked {v.asked}, found {v.found}{why}",
-                markup=False, highlight=False, soft_wrap=True,
-            )  # fmt: skip
+            console.say(f"{mark} {v.gate}: asked {v.asked}, found {v.found}{why}")
     if not all(v.passed for v in verdicts):
         raise typer.Exit(EXIT_GATE)
 

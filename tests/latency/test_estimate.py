@@ -99,6 +99,20 @@ def test_the_commands(tmp_path: Path) -> None:
     assert {d["name"] for d in listed} == set(device.names())
 
 
+def test_what_a_profile_says_is_printed_as_it_stands(tmp_path: Path) -> None:
+    own, program = tmp_path / "own.toml", tmp_path / "model.edgemix"
+    _model(32).save(program)
+    own.write_text(
+        'title = "Board [/b]"\nkind = "board"\nchip = "[red]SoC"\n[[figures]]\nwhat = "[x]"\n'
+        'value = 1\nunit = ""\nsource = "[/x]"\n[[runtimes]]\ntarget = "onnx"\nunit = "[/y]"\n'
+        'precision = "float32"\nfit = "ncnn/rpi4-4t"\n'
+    )
+    shown = CliRunner().invoke(app, ["devices", str(own)]).stdout
+    assert all(text in shown for text in ("Board [/b]: [red]SoC", "[x]", "[/x]", "[/y]"))
+    told = CliRunner().invoke(app, ["estimate", str(program), "--device", str(own)]).stdout
+    assert "Board [/b]" in told and "[/y], float32" in told
+
+
 def test_what_others_report_of_the_very_model_is_told() -> None:
     program = rewrites.standard(sources.load("timm:efficientformer_l1"))
     found = estimate(program, device.load("iphone12"))
