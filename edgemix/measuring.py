@@ -10,7 +10,7 @@ from typing import Any
 
 from edgemix.errors import InputError
 from edgemix.latency.base import Latency
-from edgemix.latency.budget import LATENCY, Budget, Figures, Verdict, judge
+from edgemix.latency.budget import Budget, Figures, Verdict, judge
 from edgemix.latency.connect import CONNECTORS, Make, parse
 from edgemix.latency.connect.base import SECONDS, TIMEOUT_S, Job, Options, Progress
 
@@ -122,7 +122,7 @@ def measure(asked: Asked, progress: Progress) -> Measured:
     """
     device = parse(asked.on, asked.options, KINDS)
     target, model = find(asked.path)
-    budget = None if asked.limit is None else Budget.parse(f"{LATENCY}={asked.limit}", (target,))
+    budget = None if asked.limit is None else Budget.of_time(asked.limit)
     job = Job(model, asked.threads, asked.seconds, asked.timeout_s)
     latencies = device.measure(job, progress)
     verdicts = () if budget is None else (judge(budget, target, Figures(latencies[0])),)

@@ -72,11 +72,11 @@ def estimate(
     from edgemix import rewrites, sources
     from edgemix.cli import console
     from edgemix.latency import device
-    from edgemix.latency.budget import LATENCY, Budget
+    from edgemix.latency.budget import Budget
     from edgemix.latency.estimate import estimate as estimated
 
     place = device.load(on)
-    limit = None if budget is None else Budget.parse(f"{LATENCY}={budget}", ()).limit
+    limit = None if budget is None else Budget.of_time(budget).limit
     with console.Bars(quiet=as_json) as bars, bars.step(f"load {source}"):
         program = rewrites.standard(sources.load(source, step=step))
     found = estimated(program, place, target)

@@ -10,6 +10,9 @@ import typer
 
 from edgemix.errors import EXIT_GATE
 
+_DAY_S = 86_400.0
+"""Timers and alarms take no more than some weeks."""
+
 
 def measure(
     artifact: Annotated[
@@ -28,7 +31,10 @@ def measure(
     ] = "host",
     threads: Annotated[int, typer.Option(min=1, help="Threads of the runtime.")] = 1,
     seconds: Annotated[
-        float, typer.Option(min=0.1, help="How long to take samples; a minute shows throttling.")
+        float,
+        typer.Option(
+            min=0.1, max=_DAY_S, help="How long to take samples; a minute shows throttling."
+        ),
     ] = 2.0,
     budget: Annotated[str | None, typer.Option(help="The longest median, like 2ms.")] = None,
     python: Annotated[
@@ -46,7 +52,9 @@ def measure(
             "/data/local/tmp there.",
         ),
     ] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds that all may take.")] = 900.0,
+    timeout: Annotated[
+        float, typer.Option(min=1, max=_DAY_S, help="Seconds that all may take.")
+    ] = 900.0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the exit code.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:

@@ -64,6 +64,18 @@ class Budget:
             raise InputError(f"the budget {text}: {error.what}", do=error.do) from error
 
     @classmethod
+    def of_time(cls, text: str) -> Budget:
+        """``2ms``: where nothing but a time is limited.
+
+        Raises:
+            InputError: it is no time.
+        """
+        try:
+            return cls(None, LATENCY, _number(LATENCY, text.strip(), LATENCY))
+        except InputError as error:
+            raise InputError(f"the budget {text}: {error.what}", do="write it like 2ms") from error
+
+    @classmethod
     def read(
         cls,
         name: str,

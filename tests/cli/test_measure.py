@@ -61,6 +61,11 @@ def test_a_budget_is_a_gate(model: Path) -> None:
         (("broken.onnx", "--on", "adb"), "benchmark_model runs .tflite alone"),
         (("broken.onnx", "--on", "vivado"), "holds no artifact of edgemix"),
         (("broken.onnx", "--budget", "2"), '"2" has no unit'),
+        (
+            ("broken.onnx", "--budget", "5MB"),
+            "this is a budget of time: it wants one of s, ms, us, µs, ns try: write it like 2ms",
+        ),
+        (("broken.onnx", "--timeout", "inf"), "Invalid value for '--timeout'"),
         (("broken.onnx", "--budget", "fast"), '"fast" is no number with a unit'),
         (("broken.onnx", "--threads", "0"), "Invalid value for '--threads'"),
     ],

@@ -97,6 +97,13 @@ class Guess:
     notes: tuple[str, ...] = ()
 
 
+def test_a_budget_of_time_alone() -> None:
+    assert Budget.of_time(" 20us ") == Budget(None, "latency", 0.02)
+    for text, what in (("5", "has no unit"), ("5MB", "is a size"), ("onnx=2ms", "is no number")):
+        with pytest.raises(InputError, match=f"^the budget {text}: .*{what}.*\n  try: .*like 2ms$"):
+            Budget.of_time(text)
+
+
 def test_a_device_has_a_budget_of_its_own() -> None:
     names = (TARGETS, (), ("iphone12", "pi-4"))
     budget = Budget.parse("iphone12=2ms", *names)
