@@ -63,7 +63,7 @@ def test_a_budget_is_a_gate(model: Path) -> None:
         (("broken.onnx", "--budget", "2"), '"2" has no unit'),
         (
             ("broken.onnx", "--budget", "5MB"),
-            "this is a budget of time: it wants one of s, ms, us, µs, ns try: write it like 2ms",
+            "this is a budget of time: it wants one of s, ms, us, µs, ns",
         ),
         (("broken.onnx", "--timeout", "inf"), "Invalid value for '--timeout'"),
         (("broken.onnx", "--budget", "fast"), '"fast" is no number with a unit'),

@@ -12,7 +12,7 @@ import pytest
 from edgemix.errors import InputError, ToolError
 from edgemix.latency.base import Latency
 from edgemix.latency.connect import parse
-from edgemix.latency.connect.adb import Benchmark, read_benchmark
+from edgemix.latency.connect.adb import Adb, Benchmark, read_benchmark
 from edgemix.latency.connect.base import Job, Options
 from edgemix.latency.samples import LEFT_OUT
 
@@ -240,6 +240,18 @@ def test_a_phone_that_hangs(phone: Phone, job: Job) -> None:
     with pytest.raises(ToolError, match="adb shell took longer than 0.5 s"):
         measure(Job(job.model, timeout_s=0.5), slow)
     assert phone.temporary == []
+
+
+def test_a_phone_that_is_gone_does_not_hide_what_went_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def late(*_: object, **__: object) -> None:
+        raise ToolError("adb shell took longer than 30 s")
+
+    monkeypatch.setattr(Adb, "_shell", lambda *_: "/data/local/tmp/edgemix.0a1B2c3D\n")
+    monkeypatch.setattr(Adb, "_call", late)
+    with pytest.raises(ToolError, match="the cable broke"), Adb("P1", None)._folder():
+        raise ToolError("the cable broke")
 
 
 @pytest.mark.parametrize(

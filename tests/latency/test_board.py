@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +86,17 @@ def test_the_strongest_then_the_quietest_cores_are_taken(
     files("sys/devices/system/cpu/cpu2/topology/thread_siblings_list", "2-3\n")
     assert chosen(2, {}) == (2, 4)
     assert chosen(4, {}) == (0, 2, 3, 4)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pinning is Linux's")
+def test_a_thread_that_ends_while_it_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    monkeypatch.setattr(machine, "_tasks", lambda: [gone.pid, os.getpid()])
+    before = os.sched_getaffinity(0)
+    with machine.pinned(1, {}) as cores:
+        assert len(cores) == 1
+    assert os.sched_getaffinity(0) == before
 
 
 def test_threads_are_pinned_for_the_block_alone() -> None:

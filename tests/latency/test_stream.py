@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,22 @@ def test_a_lost_connection_keeps_whole_cases() -> None:
 def test_another_exit_code_is_a_failure_whatever_arrived() -> None:
     with pytest.raises(ToolError, match="measuring on a board ended with exit code 4"):
         told(MACHINE, *case("a", 70), code=4, place=LOST)
+
+
+def test_what_outlives_its_parent_does_not_hold_the_measurement() -> None:
+    script = (
+        "import subprocess, sys\n"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+    )
+    start = time.monotonic()
+    with pytest.raises(ToolError, match=r"it took longer than 1 s after 0 samples"):
+        follow([sys.executable, "-c", script], replace(JOB, timeout_s=1), LOST, lambda _: None)
+    assert time.monotonic() - start < 30
+
+
+def test_times_that_no_clock_tells() -> None:
+    with pytest.raises(ToolError, match="a board told something that is no measurement"):
+        told(MACHINE, *case("a", 5)[:1], f'{{"times": [1{"0" * 400}], "share": 1}}')
 
 
 def test_nothing_at_all() -> None:

@@ -113,11 +113,12 @@ def pinned(threads: int, shares: Mapping[int, float]) -> Iterator[tuple[int, ...
         yield ()
         return
     cores = _choose(threads, shares)
-    before = {task: os.sched_getaffinity(task) for task in _tasks()}
+    before = {}
     try:
-        for task in before:
+        for task in _tasks():
             # A pool's thread may end meanwhile; a sandbox may forbid the call.
             with contextlib.suppress(ProcessLookupError, PermissionError):
+                before[task] = os.sched_getaffinity(task)
                 os.sched_setaffinity(task, cores)
         yield cores if os.sched_getaffinity(0) == set(cores) else ()
     finally:

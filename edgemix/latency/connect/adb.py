@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,7 +110,8 @@ class Adb:
             yield folder
         finally:
             # Whatever went wrong before is what the user should hear of.
-            self._call("shell", f"rm -rf {folder}", s=_SHORT_S)
+            with suppress(ToolError):
+                self._call("shell", f"rm -rf {folder}", s=_SHORT_S)
 
     def _tool(self, folder: str, timeout_s: float) -> str:
         if self.tool is None:

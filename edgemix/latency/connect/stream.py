@@ -20,6 +20,7 @@ from edgemix.latency.board.sampling import ENOUGH
 from edgemix.latency.connect.base import Job, Progress
 
 _LONGEST_LINE = 1 << 20
+_LONGEST_NS = 1 << 63
 _SHOWN = 160
 _LOG_LINES = 12
 
@@ -115,8 +116,10 @@ def _started(
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
+    # What it started may outlive it and hold the pipe. Until it is waited for, its number, which is
+    # its group's, is nobody else's; macOS forbids to kill where only its exit code is left.
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
@@ -128,7 +131,7 @@ def _hear(line: bytes, heard: _Heard, place: Place, progress: Progress) -> None:
         case {"case": str(method), "facts": dict(facts)}:
             heard.cases.append(_Case(method, _texts(facts)))
         case {"times": [*times], "share": int(share) | float(share)} if heard.cases and all(
-            isinstance(t, int) and t >= 0 for t in times
+            isinstance(t, int) and 0 <= t < _LONGEST_NS for t in times
         ):
             heard.cases[-1].times_ns += times
             progress(min((len(heard.cases) - 1 + share) / heard.planned, 1.0))
