@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from edgemix.errors import ToolError
 from edgemix.latency.base import Latency
+from edgemix.latency.units import duration
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
@@ -183,7 +184,11 @@ def profile(
     middle = _middle(told.runs)
     total = fmean(r.total_ms for r in middle)
     if total <= 0:
-        raise ToolError("the profiler tells no time", at=artifact)
+        raise ToolError(
+            f"the profiler tells no time: {duration(told.unprofiled.p50_ms, 3)} are {_short(told)}",
+            at=artifact,
+            do="`edgemix measure` times the whole",
+        )
     times = [fmean(column) for column in zip(*(r.ms for r in middle), strict=True)]
     ran = sorted({o.node for o in told.operators if o.node is not None})
     pairs = aligned([told.nodes[i] for i in ran], steps, _same)
@@ -213,7 +218,7 @@ def profile(
         types=by_type(operators),
         estimated_elsewhere=sum(asked) - sum(known) if asked else None,
         estimate=estimate,
-        notes=tuple(_notes(told, total)),
+        notes=tuple(_notes(told, total, times.count(0.0))),
         environment=told.unprofiled.environment,
     )
 
@@ -294,7 +299,14 @@ def _middle(runs: Sequence[Run]) -> Sequence[Run]:
     return sorted(runs, key=lambda r: r.total_ms)[cut : len(runs) - cut]
 
 
-def _notes(told: Told, total: float) -> Iterable[str]:
+def _short(told: Told) -> str:
+    """Why a time is none."""
+    if not told.floor_ms:
+        return "too short for the profiler"
+    return f"too short for a profiler that counts whole multiples of {told.floor_ms * 1e3:g} µs"
+
+
+def _notes(told: Told, total: float, unseen: int) -> Iterable[str]:
     slower = total / told.unprofiled.p50_ms
     if slower > _SLOWER:
         yield (
@@ -311,4 +323,9 @@ def _notes(told: Told, total: float) -> Iterable[str]:
         yield (
             f"the profiler rounds every operator down to multiples of {told.floor_ms * 1e3:g} µs: "
             f"up to {min(hidden / total, 1):.0%} of the time is theirs, and told as nobody's"
+        )
+    if unseen:
+        yield (
+            f"no time is seen of {unseen} of {len(told.operators)} operators: each is "
+            f"{_short(told)}"
         )

@@ -76,6 +76,21 @@ def test_what_distorts_is_said() -> None:
     assert "2.0 times as long without" in note
 
 
+def test_operators_that_are_too_short_to_be_seen_are_told() -> None:
+    few = told(Run(0.5, (0.4, 0.0, 0.0)), floor_ms=1e-3)
+    (*_, note) = profile(few, STEPS, artifact="m", target="onnx").notes
+    assert note == (
+        "no time is seen of 2 of 3 operators: each is too short for a profiler that counts whole "
+        "multiples of 1 µs"
+    )
+    none = told(Run(0.0, (0.0, 0.0, 0.0)), floor_ms=1e-3)
+    with pytest.raises(
+        ToolError, match="no time: 1 ms are too short .* multiples of 1 µs"
+    ) as error:
+        profile(none, STEPS, artifact="m", target="onnx")
+    assert error.value.do == "`edgemix measure` times the whole"
+
+
 @pytest.mark.parametrize("runs", [(), (Run(0.0, (0.0, 0.0, 0.0)),)])
 def test_a_profiler_that_tells_nothing(runs: tuple[Run, ...]) -> None:
     with pytest.raises(ToolError, match="profiler tells"):
