@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from edgemix import child
 from edgemix.latency.base import Latency
+from edgemix.latency.deployed import in_child
 from edgemix.program import Program
 from edgemix.proof import Contract
 from edgemix.targets.arrays import run_in_child
@@ -98,5 +99,4 @@ class CoreML:
         """Measured on macOS; None elsewhere."""
         if not _ON_MACOS:
             return None
-        request = {"model": str(folder / artifact.main), "threads": threads}
-        return Latency(**child.call(f"{_ROOM}.latency:latency", request, tool="Core ML"))
+        return in_child(folder / artifact.main, threads, tool="Core ML")

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from edgemix import child
 from edgemix.latency.base import Latency
+from edgemix.latency.deployed import in_child
 from edgemix.latency.profile import Told
 from edgemix.program import Program
 from edgemix.proof import Contract
@@ -60,8 +61,7 @@ class Onnx:
 
     def latency(self, artifact: Artifact, folder: Path, threads: int) -> Latency:
         """Measured on this machine."""
-        request = {"model": str(folder / artifact.main), "threads": threads}
-        return Latency(**child.call(f"{_ROOM}.latency:latency", request, tool="ONNX Runtime"))
+        return in_child(folder / artifact.main, threads, tool="ONNX Runtime")
 
     def profile(
         self, model: Path, threads: int, runs: int | None, progress: Progress | None = None
