@@ -12,12 +12,13 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from edgemix.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -69,6 +70,8 @@ def read_text(path: Path, *, do: str) -> str:
 
 def write_array(path: Path, array: npt.NDArray[Any]) -> None:
     """Write a ``.npy`` file, whole or absent."""
+    import numpy as np
+
     buffer = io.BytesIO()
     np.save(buffer, array)
     write_bytes(path, buffer.getvalue())
@@ -76,6 +79,8 @@ def write_array(path: Path, array: npt.NDArray[Any]) -> None:
 
 def write_rows(path: Path, shape: tuple[int, ...], rows: Iterable[npt.NDArray[np.float32]]) -> None:
     """Write a ``.npy`` file of float32 row by row, whole or absent: no more than one is held."""
+    import numpy as np
+
     header = io.BytesIO()
     form = {"descr": "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_2_0(header, form)
