@@ -50,6 +50,8 @@ def search(
     """
     from edgemix import deployment, files
     from edgemix.cli import console
+    from edgemix.errors import InputError
+    from edgemix.latency import device
     from edgemix.search import study
     from edgemix.search.page import render
     from edgemix.search.space import Space
@@ -57,6 +59,11 @@ def search(
     found = deployment.read(file, out)
     space = Space.of(found)
     assert found.search is not None
+    for i, name in enumerate(found.order.devices):
+        try:
+            device.load(name)
+        except InputError as error:  # once here, in the place of every trial
+            raise found.locate(("devices", i), error.what, error.do) from error
     total = float(min(found.search.trials, len(space.combinations)))
     with console.Bars(quiet=quiet or as_json) as bars, bars.step("search", total) as done:
         seen: set[int] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from edgemix.errors import ToolError
@@ -14,7 +15,7 @@ def values(report: Report, objectives: Sequence[str]) -> dict[str, float]:
     """Objectives by name: percent or share lost, milliseconds, bytes.
 
     Raises:
-        ToolError: nothing gave one of them.
+        ToolError: nothing gave one of them, or one is no finite number.
     """
     found = {LOSS: loss(report), SIZE: float(max(t.size for t in report.targets))}
     for target in report.targets:
@@ -27,6 +28,12 @@ def values(report: Report, objectives: Sequence[str]) -> dict[str, float]:
     missing = [name for name in objectives if name not in found]
     if missing:
         raise ToolError(f"there is no time for {', '.join(missing)}", do="leave it out")
+    broken = [name for name in objectives if not math.isfinite(found[name])]
+    if broken:
+        raise ToolError(
+            f"{', '.join(broken)} is no finite number",
+            do="look for outputs that overflow; a recipe with more bits may hold them",
+        )
     return {name: found[name] for name in objectives}
 
 

@@ -86,12 +86,12 @@ def search(
     space, out = Space.of(deployment), deployment.order.out.resolve()
     engines.check(engine)
     need("optuna", extra="search")
-    if force and out.is_dir():
-        shutil.rmtree(out)
     if not (out / JOURNAL).exists():
-        files.check_output_folder(out, force=False)
+        files.check_output_folder(out, force=force)
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
+        if force:
+            files.clear(out, keep=(LOCK,))
         study = _Study.open(deployment, space, out, file.resolve(), text)
         for trial in study.done():
             told(trial)

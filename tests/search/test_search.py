@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -11,17 +12,19 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from edgemix.deployment import parse
 from edgemix.errors import InputError, ToolError
-from edgemix.search import engine
+from edgemix.search import engine, outcome
 from edgemix.search.outcome import front
 from edgemix.search.page import render
 from edgemix.search.space import Space
 from edgemix.search.study import JOURNAL, Trial
+from tests.cli.command import edgemix
 from tests.search import workers
 
 TEXT = """\
@@ -176,7 +179,7 @@ def test_two_searches_do_not_share_a_folder(write: Callable[..., Path]) -> None:
 
     def second(trial: Trial) -> None:
         with pytest.raises(InputError, match="another search is at work"):
-            workers.search(file, workers.quick)
+            workers.search(file, workers.quick, force=bool(trial.number % 2))
         met.append(trial)
 
     workers.search(file, workers.quick, told=second)
@@ -228,6 +231,25 @@ def test_dask_workers_over_tcp(write: Callable[..., Path]) -> None:
         address = cluster.scheduler_address.removeprefix("tcp://")
         trials = workers.search(file, workers.quick, engine=f"dask://{address}")
     assert names(trials) == sorted(log(file)) == EVERY
+
+
+def test_an_unknown_device_is_told_before_any_trial(write: Callable[..., Path]) -> None:
+    file = write('targets = ["onnx"]', 'targets = ["onnx"]\ndevices = ["rpi4", "rpy5"]')
+    done = edgemix("search", file)
+    assert done.returncode == 2
+    assert "deploy.toml:3: devices.1: nobody here knows the device rpy5" in done.stderr
+    assert "did you mean rpi5" in done.stderr
+    assert not (file.parent / "out").exists()
+
+
+def test_a_loss_that_is_no_number_is_no_result() -> None:
+    report: Any = SimpleNamespace(
+        evaluation=SimpleNamespace(program_accuracy=None, program_sqnr_db=math.nan),
+        targets=[SimpleNamespace(size=9, latency=None, estimates=(), fidelity=None)],
+    )
+    assert outcome.values(report, ["size"]) == {"size": 9.0}
+    with pytest.raises(ToolError, match="loss is no finite number"):
+        outcome.values(report, ["loss", "size"])
 
 
 def test_front() -> None:
