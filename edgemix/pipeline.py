@@ -30,6 +30,7 @@ from edgemix.errors import InputError
 from edgemix.evidence import write_evidence
 from edgemix.extras import versions
 from edgemix.latency.budget import LATENCY, Budget, Figures, Verdict, judge_all
+from edgemix.latency.device import called
 from edgemix.latency.estimator import Device, Estimator
 from edgemix.latency.host import environment
 from edgemix.latency.resources import RESOURCES
@@ -378,19 +379,31 @@ def _devices(order: Order, names: Sequence[str], estimator: Estimator | None) ->
         )
     found = {} if estimator is None else {t: estimator.device(t) for t in order.devices}
     for device in found.values():
+        if not device.targets:
+            raise InputError(
+                f"nothing estimates times on {device.name}",
+                do="leave it out; `edgemix measure` and `edgemix synth` tell times",
+            )
         if not set(device.targets) & set(names):
             raise InputError(
                 f"{device.name} runs none of the targets that are being built",
                 do=f"add one of {', '.join(device.targets)}",
             )
-    return {Path(text).stem if text.endswith(".toml") else text: d for text, d in found.items()}
+    named = {called(text): device for text, device in found.items()}
+    if len(named) < len(found):
+        raise InputError(
+            f"two devices have one name: {', '.join(found)}", do="give each profile its own"
+        )
+    return named
 
 
 def _contracts(order: Order, chosen: list[Target]) -> dict[str, Contract]:
     names = [t.name for t in chosen]
     found = {}
     for text in order.contracts:
-        name, _, contract = text.partition("=")
+        name, given, contract = text.partition("=")
+        if not given:
+            raise InputError(f"no contract: {text}", do=f"write it like {names[0]}=lsb:1@99%")
         if name not in names:
             raise InputError(
                 f"the contract {text} is for a target that is not being built: {name}",

@@ -207,8 +207,6 @@ def deploy(
     from edgemix.order import Order
     from edgemix.quantize.prune.recipe import Pruning
 
-    if unroll and (step or chunk is not None):
-        raise InputError("--unroll and --step ask for different programs", do="give one of them")
     file = None
     if source.endswith(".toml"):
         from edgemix import deployment
@@ -262,6 +260,8 @@ def deploy(
     )
     if file is not None:
         order = replace(deployment.over(file, order, _given(context)), command=order.command)
+    if order.unroll and order.step:
+        raise InputError("--unroll and --step ask for different programs", do="give one of them")
     with console.Bars(quiet=quiet or as_json) as bars:
         report = pipeline.deploy(order, bars, house())
     if as_json:

@@ -21,6 +21,7 @@ from edgemix.deployment import schema
 from edgemix.deployment.lines import Key
 from edgemix.errors import InputError, did_you_mean
 from edgemix.latency.budget import LATENCY, SIZE, Budget
+from edgemix.latency.device import called
 from edgemix.latency.resources import RESOURCES
 from edgemix.order import Order
 from edgemix.proof import Contract
@@ -216,7 +217,7 @@ def _budget(source: _Source, file: schema.File) -> tuple[tuple[str, ...], tuple[
                 )
             Contract.parse(str(contract))
     fpga = tuple(name for name in file.targets if name in targets.FPGA)
-    devices = [Path(d).stem if d.endswith(".toml") else d for d in file.devices]
+    devices = [called(d) for d in file.devices]
     budgets = []
     for key, value in _flat(values):
         name = ".".join(key)

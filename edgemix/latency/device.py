@@ -101,6 +101,11 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml")))
 
 
+def called(text: str) -> str:
+    """What budgets and objectives call a device: as it was named, or its profile's file."""
+    return Path(text).stem if text.endswith(".toml") else text
+
+
 def load(text: str) -> Device:
     """A device by its name, one of its aliases, or the path of a profile.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgemix.deployment import NONE, Deployment
 from edgemix.deployment.schema import Search
+from edgemix.latency.device import called
 from edgemix.order import Order
 from edgemix.quantize.prune.recipe import Pruning
 
@@ -82,14 +83,9 @@ def _pruned(pruning: Pruning, budget: str) -> Pruning | None:
     return pruning.model_copy(update={"budget": budget, "curve": []})
 
 
-def device_name(text: str) -> str:
-    """What budgets and objectives call a device: its name, or its file's."""
-    return Path(text).stem if text.endswith(".toml") else text
-
-
 def _objectives(deployment: Deployment, table: Search, order: Order) -> tuple[str, ...]:
     timed = [name for name in order.targets if name in TIMED]
-    known = [LOSS, *timed, *map(device_name, order.devices), SIZE]
+    known = [LOSS, *timed, *map(called, order.devices), SIZE]
     for i, name in enumerate(table.objectives):
         if name not in known:
             raise deployment.locate(

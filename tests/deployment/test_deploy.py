@@ -14,6 +14,7 @@ from edgemix import pipeline
 from edgemix.deployment import parse
 from edgemix.errors import InputError
 from edgemix.latency.base import Latency
+from edgemix.latency.estimator import house
 from edgemix.program import Program
 from edgemix.report import schema
 from edgemix.report.html import render
@@ -96,6 +97,14 @@ def test_devices_that_cannot_be(folder: Path) -> None:
         InputError, match="watch runs none of the targets.*\n  try: add one of coreml"
     ):
         pipeline.deploy(replace(order, devices=("watch",), budgets=()), estimator=Table())
+    with pytest.raises(InputError, match="two devices have one name: a/own.toml, b/own.toml"):
+        twice = replace(order, devices=("a/own.toml", "b/own.toml"), budgets=())
+        pipeline.deploy(twice, estimator=Table())
+    with pytest.raises(InputError, match="nothing estimates times on zynq7020\n.*edgemix synth"):
+        pipeline.deploy(replace(order, devices=("zynq7020",), budgets=()), estimator=house())
+    with pytest.raises(InputError, match="no contract: exact\n  try: write it like onnx=lsb:1@99%"):
+        bare = replace(order, devices=(), budgets=(), contracts=("exact",))
+        pipeline.deploy(bare, estimator=house())
     assert not (folder / "built").exists()
 
 
@@ -128,12 +137,18 @@ def test_the_command_takes_the_file_and_options_win(folder: Path) -> None:
         (("edgemix.models.demo:create", "--calibrate", "digits:train"), "there is no output folder\n  try: name it with --out"),
         (("edgemix.models.demo:create", "--out", "o"), "there is no data\n  try: name it with --calibrate"),
         (("edgemix.models.demo:create", "--out", "o", "--calibrate", "digits:train", "--device", "x"), "nobody here knows the device x"),
+        (("edgemix.models.demo:create", "--out", "o", "--calibrate", "digits:train", "--labels", "bytes"), "bytes cannot be read: 'utf-8' codec"),
+        (("unrolled.toml", "--step"), "--unroll and --step ask for different programs"),
         (("edgemix.models.demo:create", "--out", "o", "--calibrate", "digits:train", "--bits", "8"), "no widths of weights and activations: 8"),
     ],
 )  # fmt: skip
 def test_mistakes_on_the_command_line(
     arguments: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
+    (tmp_path / "bytes").write_bytes(b"\xff")
+    (tmp_path / "unrolled.toml").write_text(
+        'out = "o"\n[model]\nsource = "m:f"\nunroll = true\n[data]\ncalibrate = "random:4"\n'
+    )
     done = edgemix("deploy", *arguments, cwd=tmp_path)
     assert done.returncode == 2 and message in done.stderr, done.stderr
-    assert "Traceback" not in done.stderr and list(tmp_path.iterdir()) == []
+    assert "Traceback" not in done.stderr and not (tmp_path / "o").exists()
