@@ -52,6 +52,8 @@ def profile(
 
     if html is not None and not html.parent.is_dir():
         raise InputError(f"there is no folder {html.parent}", do="make it, or name another file")
+    if html is not None and html.is_dir():
+        raise InputError(f"the page {html} is a folder", do="name a file")
     asked = profiling.Asked(artifact, threads, runs, on)
     with console.Bars(quiet=as_json) as bars, bars.step(f"profile {artifact}", 1.0) as done:
         found = profiling.run(asked, done)

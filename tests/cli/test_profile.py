@@ -52,6 +52,7 @@ def test_bad_input(model: Path, tmp_path: Path) -> None:
         (("nothing.onnx",), "error: there is no nothing.onnx"),
         (("broken.onnx", "--html", "page.html"), "cannot run broken.onnx: InvalidProtobuf"),
         ((model, "--html", "none/page.html"), "error: there is no folder none"),
+        ((model, "--html", "."), "error: the page . is a folder"),
     ):
         done = edgemix("profile", *arguments, cwd=tmp_path)
         assert done.returncode == 2, arguments

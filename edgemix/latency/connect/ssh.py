@@ -30,8 +30,8 @@ _ADDRESS = re.compile(
     re.ASCII,
 )
 _LOST = 255
-_SIDE = "board"
-"""The folder's name there, which is the package's."""
+_SIDE = "edgemix_board"
+"""The package's name there: Python looks for it in the user's home first."""
 
 # Above the user's own configuration: ssh takes the first value that it is given.
 _SETTINGS = (
