@@ -22,24 +22,47 @@ _COMPARED = 64
 """Batches on which a program is held against itself."""
 
 
-def strayed(program: Program, samples: Tensor) -> Tensor:
-    """The first output when, of each layer, the sum that is nearest to a tie rounds the other way.
+def strayed(program: Program, samples: Tensor) -> tuple[Tensor, ...]:
+    """Outputs, and states after every step, when roundings go the other way.
 
-    Of real numbers, when every input is one rounding off.
+    Of each layer, the sum that is nearest to a tie rounds the other way; of real numbers, every
+    input is one rounding off.
 
     Args:
-        program: without states.
-        samples: [n, ...], for its only input.
+        program: with one input.
+        samples: [n, ...]; of a program with states [n, steps, ...].
     """
     if not program.quantized:
         generator = torch.Generator().manual_seed(0)
         up = torch.rand(samples.shape, generator=generator) < 0.5
         ends = torch.where(up, torch.inf, -torch.inf)
-        return program.run(torch.nextafter(samples, ends))[0]
-    moved = _Moved(program.shared)
+        return _followed(program, torch.nextafter(samples, ends))
+    moved = _Moved(g.flat(program.module()))
     with torch.no_grad():
-        outputs = [moved.run(x) for x in torch.split(samples, program.inputs[0].shape[0])]
-    return torch.cat([x[0] if isinstance(x, (tuple, list)) else x for x in outputs])
+        if not program.states:
+            batch = program.inputs[0].shape[0]
+            pieces = [moved.run(x) for x in torch.split(samples, batch)]
+            return tuple(torch.cat(piece) for piece in zip(*pieces, strict=True))
+        sequences = [_rolled(moved, program, x) for x in samples]
+        return tuple(torch.stack(found) for found in zip(*sequences, strict=True))
+
+
+def _followed(program: Program, samples: Tensor) -> tuple[Tensor, ...]:
+    if not program.states:
+        return program.run(samples)
+    found = program.rollout(samples)
+    return (*found.outputs, *found.states)
+
+
+def _rolled(moved: _Moved, program: Program, sequence: Tensor) -> tuple[Tensor, ...]:
+    """What every step gives, [steps, ...] each."""
+    held: tuple[Tensor, ...] = tuple(state.start() for state in program.states)
+    steps = []
+    for x in sequence:
+        given = moved.run(x[None], *held)
+        held = given[len(program.outputs) :]
+        steps.append(given)
+    return tuple(torch.cat(found) for found in zip(*steps, strict=True))
 
 
 def explained(
@@ -58,7 +81,7 @@ def explained(
     if fidelity.passed or program.states or contract.level != "lsb":
         return fidelity
     some = samples[: _COMPARED * program.inputs[0].shape[0]]
-    moved = strayed(program, some).numpy()
+    moved = strayed(program, some)[0].numpy()
     own = compare(expected[: len(some)], moved, program.output_encodings[0], contract)
     if own.passed:
         return fidelity

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgemix import rewrites
+from edgemix import rewrites, sources
 from edgemix.program import Origin, Program
 from edgemix.proof import Contract, compare
 from edgemix.quantize.calibrate import calibrate
@@ -34,7 +34,7 @@ def test_real_numbers_stray_as_far_as_a_model_blows_a_rounding_up() -> None:
     off = []
     for times in (1, 20):
         program = Program.trace(Doubling(times), (x[:1],), Origin("test"))
-        off.append(float((strayed(program, x) - program.run(x)[0]).abs().max()))
+        off.append(float((strayed(program, x)[0] - program.run(x)[0]).abs().max()))
     assert off[0] < 1e-6 < 1e-3 < off[1]
 
 
@@ -68,3 +68,19 @@ def test_a_contract_that_the_program_keeps_is_just_missed() -> None:
     assert encoding is not None
     near = compare(expected, expected + 2 * encoding.lsb, encoding, Contract("lsb", 1, 0.999))
     assert explained(near, coded, x, expected, "onnx") == near
+
+
+def test_sequences_stray_step_by_step_through_their_states() -> None:
+    program = rewrites.standard(sources.load("edgemix.models.tiny:linear_transformer", step=True))
+    torch.manual_seed(0)
+    x = torch.randn(3, 12, *program.inputs[0].shape[1:])
+    coded = quantize(program, calibrate(program, [x]), Recipe.load("int8"))
+    for some in (program, coded):
+        rolled = some.rollout(x)
+        expected = (*rolled.outputs, *rolled.states)
+        found = strayed(some, x)
+        assert [f.shape for f in found] == [e.shape for e in expected]
+        off = [float((f - e).abs().max()) for f, e in zip(found, expected, strict=True)]
+        bound = 0.1 if some.quantized else 1e-5
+        largest = [bound * float(e.abs().max()) for e in expected]
+        assert max(off) > 0 and all(o <= m for o, m in zip(off, largest, strict=True))

@@ -133,10 +133,12 @@ def _proven(cell: Cell, target: Target, program: Program, case: Case) -> Cell:
     ]
     passed = all(n.passed for n in near)
     strays = False
-    if not passed and not program.states:
-        own = strayed(program, case.samples).numpy()
-        kept = proof.compare(expected[0].numpy(), own, encodings[0], contract)
-        strays = not kept.passed
+    if not passed:
+        own = strayed(program, case.samples)
+        strays = not all(
+            proof.compare(a.numpy(), b.numpy(), encoding, contract).passed
+            for a, b, encoding in zip(expected, own, encodings, strict=True)
+        )
     return replace(
         cell, runtime=target.runtime, contract=str(contract), passed=passed, strays=strays,
         relative=max(n.worst_relative for n in near), identical=min(n.identical for n in near),

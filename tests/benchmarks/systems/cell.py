@@ -121,7 +121,7 @@ def _rounded(system: str, recipe: str, of: Case, program: Program) -> Row:
     row = Row(system, recipe, PROGRAM)
     expected = [t.numpy() for t in program.run(of.samples)[:1]]
     contract = targets.load("coreml").promise(program)
-    found = strayed(program, of.samples).numpy()
+    found = strayed(program, of.samples)[0].numpy()
     return _compared(row, program, expected, (found,), contract, ROUNDED)
 
 
