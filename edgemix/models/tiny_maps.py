@@ -14,9 +14,11 @@ from torch import nn
 from edgemix.models.lively import Factory, drawn, see_noise
 from edgemix.models.metaformer import Embedding, MetaFormer, Mixer, Stage
 from edgemix.models.mixers.additive_attention import AdditiveAttention
+from edgemix.models.mixers.aggregated_attention import AggregatedAttention
 from edgemix.models.mixers.attention import Attention
 from edgemix.models.mixers.attention_free import AttentionFree
 from edgemix.models.mixers.channel_attention import ChannelAttention
+from edgemix.models.mixers.conv_glu import ConvGlu
 from edgemix.models.mixers.efficient_attention import EfficientAttention
 from edgemix.models.mixers.ffnified_attention import FfnifiedAttention
 from edgemix.models.mixers.flow_attention import FlowAttention
@@ -30,6 +32,7 @@ from edgemix.models.mixers.latent_attention import LatentAttention
 from edgemix.models.mixers.linear import Linear
 from edgemix.models.mixers.lstm2d import Lstm2d
 from edgemix.models.mixers.mix_shift import MixShift
+from edgemix.models.mixers.mlp import ChannelMlp
 from edgemix.models.mixers.monarch import Monarch
 from edgemix.models.mixers.norm_attention import NormAttention
 from edgemix.models.mixers.pooling import Pooling
@@ -84,6 +87,7 @@ MIXERS: dict[str, tuple[Mixer, Mixer]] = {
     "mix_shift": _same(partial(MixShift, shifts=(0, 1))),
     "gating_unit": _placed(GatingUnit),
     "scale_modulation": (ScaleModulation, Attention),
+    "aggregated_attention": _mapped(AggregatedAttention),
     "dual_attention": (partial(WindowAttention, window=4), GroupAttention),
     "twins": (partial(WindowAttention, window=4), ReducedAttention),
     "spectral": (partial(GlobalFilter, height=_SIDES[0], width=_SIDES[0]), Attention),
@@ -96,13 +100,17 @@ MIXERS: dict[str, tuple[Mixer, Mixer]] = {
 }
 """For the first stage and for the second."""
 
+CHANNEL_MIXERS: dict[str, Mixer] = {"aggregated_attention": ConvGlu}
+"""Where it is no perceptron of two layers."""
+
 
 def build(name: str) -> MetaFormer:
     """The untrained model with one of the mixers."""
     first, second = MIXERS[name]
+    channels = CHANNEL_MIXERS.get(name, ChannelMlp)
     stages = (
-        Stage(_DIMS[0], 2, first, embedding=Embedding(stride=2)),
-        Stage(_DIMS[1], 1, second, embedding=Embedding(stride=2)),
+        Stage(_DIMS[0], 2, first, channels, embedding=Embedding(stride=2)),
+        Stage(_DIMS[1], 1, second, channels, embedding=Embedding(stride=2)),
     )
     return MetaFormer(stages, classes=10)
 

@@ -143,6 +143,7 @@ _TIER_2 = (
     ("ms_mlp", "MS-MLP", f"{_MAPS}:mix_shift"),
     ("ninformer", "NiNformer", f"{_MAPS}:gating_unit"),
     ("smt", "SMT", f"{_MAPS}:scale_modulation"),
+    ("transnext", "TransNeXt", f"{_MAPS}:aggregated_attention"),
     ("davit", "DaViT", f"{_MAPS}:dual_attention"),
     ("twins", "Twins", f"{_MAPS}:twins"),
     ("ponet", "PoNet", f"{_MAPS}:pooling_network"),

@@ -1,0 +1,133 @@
+"""Mixers against their equations, written out place by place."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgemix.errors import InputError
+from edgemix.models.lively import enliven
+from edgemix.models.mixers.aggregated_attention import AggregatedAttention
+from edgemix.models.mixers.conv_glu import ConvGlu
+
+_HIGH, _WIDE = 4, 6
+_PLACES = [(i, j) for i in range(_HIGH) for j in range(_WIDE)]
+
+
+@pytest.fixture
+def x(doubles: None) -> Tensor:
+    return torch.randn(2, 4, _HIGH, _WIDE)
+
+
+def awake(module: nn.Module) -> nn.Module:
+    enliven(module)
+    return module.double()
+
+
+def near(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def at(conv: nn.Conv2d, vector: Tensor) -> Tensor:
+    """A 1×1 convolution of one position [c]."""
+    assert conv.bias is not None
+    return conv.weight[:, :, 0, 0] @ vector + conv.bias
+
+
+def around(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A depthwise convolution of 3×3 on a map [c, h, w]."""
+    assert conv.bias is not None
+    found = conv.bias[:, None, None].expand_as(x).clone()
+    _, high, wide = x.shape
+    for i, j in ((i, j) for i in range(high) for j in range(wide)):
+        for di, dj in ((di, dj) for di in (-1, 0, 1) for dj in (-1, 0, 1)):
+            if 0 <= i + di < high and 0 <= j + dj < wide:
+                found[:, i, j] += conv.weight[:, 0, 1 + di, 1 + dj] * x[:, i + di, j + dj]
+    return found
+
+
+@torch.no_grad()
+def test_a_convolutional_gate_sees_its_neighbours_and_the_value_none(x: Tensor) -> None:
+    module = awake(ConvGlu(4))
+    assert isinstance(module, ConvGlu)
+    hidden = 8  # two thirds of 3 · 4
+    for sample, found in zip(x, module(x), strict=True):
+        both = torch.stack([at(module.expand, sample[:, i, j]) for i, j in _PLACES], 1)
+        gate, value = both.reshape(2, hidden, _HIGH, _WIDE)
+        gate = functional.gelu(around(module.look[0], gate))
+        for i, j in _PLACES:
+            near(found[:, i, j], at(module.contract, gate[:, i, j] * value[:, i, j]))
+
+
+@torch.no_grad()
+def test_one_softmax_shares_out_a_window_and_the_cells(x: Tensor) -> None:
+    module = awake(AggregatedAttention(4, _HIGH, _WIDE, heads=2, window=3, pool=2))
+    assert isinstance(module, AggregatedAttention)
+    linear, _, _, norm = module.shrink
+    cells = [(i, j) for i in range(0, _HIGH, 2) for j in range(0, _WIDE, 2)]
+    for sample, found in zip(x, module(x), strict=True):
+        far = []
+        for i, j in cells:
+            members = [(i, j), (i, j + 1), (i + 1, j), (i + 1, j + 1)]
+            mean = sum(functional.gelu(at(linear, sample[:, a, b])) for a, b in members) / 4
+            spread = (mean.var(correction=0) + norm.eps).sqrt()
+            far.append(at(module.pairs, (mean - mean.mean()) / spread * norm.weight + norm.bias))
+        for i, j in _PLACES:
+            heads = [_aggregated(module, sample, far, cells, (i, j), head) for head in range(2)]
+            near(found[:, i, j], at(module.proj, torch.cat(heads)))
+
+
+def _aggregated(
+    module: AggregatedAttention, sample: Tensor, far: list[Tensor], cells: list[tuple[int, int]],
+    place: tuple[int, int], head: int,
+) -> Tensor:  # fmt: skip
+    """What one head gives at one place."""
+    own, (i, j) = slice(2 * head, 2 * head + 2), place
+    window = [(i + di, j + dj) for di in (-1, 0, 1) for dj in (-1, 0, 1)]
+    inside = [(n, p) for n, p in enumerate(window) if p in _PLACES]
+    pairs = [at(module.pairs, sample[:, a, b]) for _, (a, b) in inside]
+    q = at(module.queries, sample[:, i, j])[own]
+    q = q / q.norm()
+    length = math.log(len(inside) + len(far))
+    asked = (q + module.any_query[head, :, 0]) * length
+    asked = asked * functional.softplus(module.temperature[head, 0, 0])
+
+    def score(pair: Tensor) -> Tensor:
+        key = pair[:4][own]
+        return asked @ (key / key.norm())
+
+    scores = [
+        score(pair) + module.near_bias[head, n, 0]
+        for (n, _), pair in zip(inside, pairs, strict=True)
+    ]
+    for (a, b), pair in zip(cells, far, strict=True):
+        away = torch.tensor([i - a - 0.5, j - b - 0.5])
+        away = away.sign() * (1 + away.abs()).log2()
+        scores.append(score(pair) + module.far_bias(away)[head])
+    weights = torch.stack(scores).softmax(0)
+    mixed = sum(w * p[4:][own] for w, p in zip(weights, pairs + far, strict=True))
+    for (n, _), pair in zip(inside, pairs, strict=True):
+        free = module.any_keys[head, n] @ q + module.any_bias[head, n, 0]
+        mixed = mixed + free * pair[4:][own]
+    assert isinstance(mixed, Tensor)
+    return mixed
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: AggregatedAttention(5, 4, 4), "5 channels do not divide into 2 heads"),
+        (lambda: AggregatedAttention(4, 5, 4), "a map of 5×4 does not divide into cells of 2"),
+        (lambda: AggregatedAttention(4, 4, 4, window=4), "a window of 4 has no middle"),
+        (lambda: AggregatedAttention(4, 8, 4), "AggregatedAttention is made for maps of 8×4, not"),
+    ],
+)
+def test_impossible_sizes_are_said(build: Callable[[], nn.Module], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        build()(torch.zeros(1, 4, _HIGH, _WIDE))
