@@ -42,6 +42,7 @@ from edgemix.models.mixers.random_matrix import RandomMatrix
 from edgemix.models.mixers.reduced_attention import ReducedAttention
 from edgemix.models.mixers.scale_modulation import ScaleModulation
 from edgemix.models.mixers.separable_conv import SeparableConv
+from edgemix.models.mixers.strip_attention import StripAttention
 from edgemix.models.mixers.token_mlp import TokenMlp
 from edgemix.models.mixers.window_attention import WindowAttention
 
@@ -90,6 +91,7 @@ MIXERS: dict[str, tuple[Mixer, Mixer]] = {
     "aggregated_attention": _mapped(AggregatedAttention),
     "dual_attention": (partial(WindowAttention, window=4), GroupAttention),
     "twins": (partial(WindowAttention, window=4), ReducedAttention),
+    "strip_attention": _same(StripAttention),
     "spectral": (partial(GlobalFilter, height=_SIDES[0], width=_SIDES[0]), Attention),
     "attention_free": _placed(AttentionFree),
     "latent_attention": _same(LatentAttention),

@@ -15,6 +15,7 @@ from edgemix.errors import InputError
 from edgemix.models.lively import enliven
 from edgemix.models.mixers.aggregated_attention import AggregatedAttention
 from edgemix.models.mixers.conv_glu import ConvGlu
+from edgemix.models.mixers.strip_attention import StripAttention
 
 _HIGH, _WIDE = 4, 6
 _PLACES = [(i, j) for i in range(_HIGH) for j in range(_WIDE)]
@@ -63,6 +64,25 @@ def test_a_convolutional_gate_sees_its_neighbours_and_the_value_none(x: Tensor) 
         gate = functional.gelu(around(module.look[0], gate))
         for i, j in _PLACES:
             near(found[:, i, j], at(module.contract, gate[:, i, j] * value[:, i, j]))
+
+
+@torch.no_grad()
+def test_strips_compare_one_number_of_a_head(x: Tensor) -> None:
+    module = awake(StripAttention(4, heads=2, stride=2))
+    assert isinstance(module, StripAttention)
+    for sample, found in zip(x, module(x), strict=True):
+        few = []
+        for i, j in ((i, j) for i in range(0, _HIGH, 2) for j in range(0, _WIDE, 2)):
+            cell = (module.shrink.weight[:, 0] * sample[:, i : i + 2, j : j + 2]).sum((1, 2))
+            few.append(cell + module.shrink.bias)
+        keys, values = ([at(m, p) for p in few] for m in (module.keys, module.values))
+        for i, j in _PLACES:
+            q, heads = at(module.queries, sample[:, i, j]), []
+            for head in range(2):
+                weights = torch.stack([q[head] * k[head] for k in keys]).softmax(0)
+                own = slice(2 * head, 2 * head + 2)
+                heads.append(sum(w * v[own] for w, v in zip(weights, values, strict=True)))
+            near(found[:, i, j], at(module.proj, torch.cat(heads)))
 
 
 @torch.no_grad()
@@ -126,6 +146,8 @@ def _aggregated(
         (lambda: AggregatedAttention(4, 5, 4), "a map of 5×4 does not divide into cells of 2"),
         (lambda: AggregatedAttention(4, 4, 4, window=4), "a window of 4 has no middle"),
         (lambda: AggregatedAttention(4, 8, 4), "AggregatedAttention is made for maps of 8×4, not"),
+        (lambda: StripAttention(5), "5 channels do not divide into 2 heads"),
+        (lambda: StripAttention(4, stride=3), "a map of 4×6 does not divide into cells of 3"),
     ],
 )
 def test_impossible_sizes_are_said(build: Callable[[], nn.Module], message: str) -> None:
