@@ -19,6 +19,7 @@ from edgemix.models.mixers.attention import Attention
 from edgemix.models.mixers.attention_free import AttentionFree
 from edgemix.models.mixers.channel_attention import ChannelAttention
 from edgemix.models.mixers.conv_glu import ConvGlu
+from edgemix.models.mixers.dual_tokens import DualTokens
 from edgemix.models.mixers.efficient_attention import EfficientAttention
 from edgemix.models.mixers.ffnified_attention import FfnifiedAttention
 from edgemix.models.mixers.flow_attention import FlowAttention
@@ -92,6 +93,7 @@ MIXERS: dict[str, tuple[Mixer, Mixer]] = {
     "dual_attention": (partial(WindowAttention, window=4), GroupAttention),
     "twins": (partial(WindowAttention, window=4), ReducedAttention),
     "strip_attention": _same(StripAttention),
+    "dual_tokens": _mapped(DualTokens),
     "spectral": (partial(GlobalFilter, height=_SIDES[0], width=_SIDES[0]), Attention),
     "attention_free": _placed(AttentionFree),
     "latent_attention": _same(LatentAttention),

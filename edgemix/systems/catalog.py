@@ -147,6 +147,7 @@ _TIER_2 = (
     ("davit", "DaViT", f"{_MAPS}:dual_attention"),
     ("twins", "Twins", f"{_MAPS}:twins"),
     ("s2aformer", "S2AFormer", f"{_MAPS}:strip_attention"),
+    ("dualtoken_vit", "DualToken-ViT", f"{_MAPS}:dual_tokens"),
     ("ponet", "PoNet", f"{_MAPS}:pooling_network"),
     ("monarch_mixer", "Monarch Mixer", f"{_MAPS}:monarch"),
     ("aft", "Attention Free Transformer", f"{_MAPS}:attention_free"),

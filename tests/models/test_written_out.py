@@ -15,6 +15,7 @@ from edgemix.errors import InputError
 from edgemix.models.lively import enliven
 from edgemix.models.mixers.aggregated_attention import AggregatedAttention
 from edgemix.models.mixers.conv_glu import ConvGlu
+from edgemix.models.mixers.dual_tokens import DualTokens
 from edgemix.models.mixers.strip_attention import StripAttention
 
 _HIGH, _WIDE = 4, 6
@@ -86,6 +87,36 @@ def test_strips_compare_one_number_of_a_head(x: Tensor) -> None:
 
 
 @torch.no_grad()
+def test_local_tokens_add_what_global_tokens_say(x: Tensor) -> None:
+    module = awake(DualTokens(4, _HIGH, _WIDE, heads=2, share=0.25))
+    assert isinstance(module, DualTokens)
+    look, mlp = module.local
+    for sample, found in zip(x, module(x), strict=True):
+        local, looked = sample.clone(), around(look, sample)
+        for i, j in _PLACES:
+            hidden = functional.gelu(at(mlp.expand, looked[:, i, j]))
+            local[:, i, j] += at(mlp.contract, hidden)
+        small = local.reshape(4, _HIGH // 2, 2, _WIDE // 2, 2).mean((2, 4))
+        tokens = 0.25 * around(module.shrink[0][1], small) + 0.75 * module.tokens
+        tokens = tokens.flatten(1)
+        wide, tight = module.mix_tokens.expand, module.mix_tokens.contract
+        for c in range(4):
+            hidden = functional.gelu(wide.weight @ tokens[c] + wide.bias)
+            tokens[c] = tokens[c] + tight.weight @ hidden + tight.bias
+        for t in range(tokens.shape[1]):
+            hidden = at(module.mix_channels.expand, tokens[:, t]).relu()
+            tokens[:, t] = tokens[:, t] + at(module.mix_channels.contract, hidden)
+        pairs = [at(module.pairs, token) for token in tokens.T]
+        for i, j in _PLACES:
+            q, heads = at(module.queries, local[:, i, j]), []
+            for own in (slice(0, 2), slice(2, 4)):
+                scores = torch.stack([q[own] @ p[:4][own] / math.sqrt(2) for p in pairs])
+                weights = scores.softmax(0)
+                heads.append(sum(w * p[4:][own] for w, p in zip(weights, pairs, strict=True)))
+            near(found[:, i, j], local[:, i, j] + at(module.proj, torch.cat(heads)))
+
+
+@torch.no_grad()
 def test_one_softmax_shares_out_a_window_and_the_cells(x: Tensor) -> None:
     module = awake(AggregatedAttention(4, _HIGH, _WIDE, heads=2, window=3, pool=2))
     assert isinstance(module, AggregatedAttention)
@@ -148,6 +179,9 @@ def _aggregated(
         (lambda: AggregatedAttention(4, 8, 4), "AggregatedAttention is made for maps of 8×4, not"),
         (lambda: StripAttention(5), "5 channels do not divide into 2 heads"),
         (lambda: StripAttention(4, stride=3), "a map of 4×6 does not divide into cells of 3"),
+        (lambda: DualTokens(5, 4, 6), "5 channels do not divide into 2 heads"),
+        (lambda: DualTokens(4, 4, 6, halvings=2), "a map of 4×6 does not halve 2 times"),
+        (lambda: DualTokens(4, 4, 4), "DualTokens is made for maps of 4×4, not of 4×6"),
     ],
 )
 def test_impossible_sizes_are_said(build: Callable[[], nn.Module], message: str) -> None:
