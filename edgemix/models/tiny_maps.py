@@ -94,6 +94,7 @@ MIXERS: dict[str, tuple[Mixer, Mixer]] = {
     "twins": (partial(WindowAttention, window=4), ReducedAttention),
     "strip_attention": _same(StripAttention),
     "dual_tokens": _mapped(DualTokens),
+    "less_attention": (ChannelMlp, Attention),
     "spectral": (partial(GlobalFilter, height=_SIDES[0], width=_SIDES[0]), Attention),
     "attention_free": _placed(AttentionFree),
     "latent_attention": _same(LatentAttention),

@@ -148,6 +148,7 @@ _TIER_2 = (
     ("twins", "Twins", f"{_MAPS}:twins"),
     ("s2aformer", "S2AFormer", f"{_MAPS}:strip_attention"),
     ("dualtoken_vit", "DualToken-ViT", f"{_MAPS}:dual_tokens"),
+    ("lit", "LIT", f"{_MAPS}:less_attention"),
     ("ponet", "PoNet", f"{_MAPS}:pooling_network"),
     ("monarch_mixer", "Monarch Mixer", f"{_MAPS}:monarch"),
     ("aft", "Attention Free Transformer", f"{_MAPS}:attention_free"),

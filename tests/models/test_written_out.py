@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgemix.errors import InputError
+from edgemix.models import tiny_maps
 from edgemix.models.lively import enliven
 from edgemix.models.mixers.aggregated_attention import AggregatedAttention
 from edgemix.models.mixers.conv_glu import ConvGlu
@@ -168,6 +169,17 @@ def _aggregated(
         mixed = mixed + free * pair[4:][own]
     assert isinstance(mixed, Tensor)
     return mixed
+
+
+@torch.no_grad()
+def test_less_attention_first_mixes_no_positions_and_then_all() -> None:
+    early, late = tiny_maps.build("less_attention").eval().stages
+    for stage, mixes in ((early, False), (late, True)):
+        x = torch.randn(1, stage[2].mlp.contract.out_channels, 4, 4)
+        other = x.clone()
+        other[0, :, 1, 2] += 1.0
+        moved = (stage[2:](other) - stage[2:](x)).abs().amax((0, 1)) > 1e-6
+        assert int(moved.sum()) == (16 if mixes else 1)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 class ChannelMlp(nn.Module):
     """y = W₂ σ(W₁ x) with 1×1 convolutions.
 
+    In a token mixer's place too, it makes a block two of LIT's early ones, which mix no tokens. A
+    strided embedding stands for LIT's deformable token merging, which reads at computed places.
+    Pan et al., "Less is More: Pay Less Attention in Vision Transformers", AAAI 2022, section 3.
+
     Shape: [n, c, h, w] → [n, c, h, w].
     """
 
