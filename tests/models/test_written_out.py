@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,6 +19,7 @@ from edgemix.models.lively import enliven
 from edgemix.models.mixers.aggregated_attention import AggregatedAttention
 from edgemix.models.mixers.conv_glu import ConvGlu
 from edgemix.models.mixers.dual_tokens import DualTokens
+from edgemix.models.mixers.scattering import DualTree, Scattering
 from edgemix.models.mixers.strip_attention import StripAttention
 
 _HIGH, _WIDE = 4, 6
@@ -171,6 +174,71 @@ def _aggregated(
     return mixed
 
 
+def _bands(x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """One level of the dual tree, a map [h, w] at a time: its low map and its six complex bands."""
+    low = [-1 / 20, 1 / 4, 3 / 5, 1 / 4, -1 / 20]
+    high = [t / 280 for t in (3, -15, -73, 170, -73, -15, 3)]
+
+    def along(line: list[float], taps: list[float]) -> list[float]:
+        mirror = line[::-1] + line + line[::-1]
+        n, reach = len(line), len(taps) // 2
+        return [sum(t * mirror[n + i + k - reach] for k, t in enumerate(taps)) for i in range(n)]
+
+    def filtered(down: list[float], across: list[float]) -> Tensor:
+        rows = torch.tensor([along(row, across) for row in x.tolist()])
+        return torch.tensor([along(column, down) for column in rows.T.tolist()]).T
+
+    found = []
+    for sign in (1, -1):
+        for down, across in ((low, high), (high, low), (high, high)):
+            y = filtered(down, across)
+            a, b, c, d = y[::2, ::2], y[::2, 1::2], y[1::2, ::2], y[1::2, 1::2]
+            found.append(torch.complex(a - sign * d, b + sign * c) / math.sqrt(2))
+    return filtered(low, low), found
+
+
+def test_wavelets_are_two_filters_and_squares(x: Tensor) -> None:
+    low, high = DualTree(_HIGH, _WIDE).double()(x)
+    for n, c in ((n, c) for n in range(2) for c in range(4)):
+        whole, bands = _bands(x[n, c])
+        parities = whole[::2], whole[1::2]  # even rows come first
+        near(low[n, c], torch.cat([torch.cat([r[:, ::2], r[:, 1::2]], 1) for r in parities]))
+        for k, band in enumerate(bands):
+            found = torch.complex(high[n, 0, k, c], high[n, 1, k, c]).reshape(band.shape)
+            near(found, band)
+
+
+@settings(deadline=None, max_examples=20)
+@given(rows=st.integers(1, 8), columns=st.integers(1, 8), seed=st.integers(0, 99))
+def test_wavelets_come_back(rows: int, columns: int, seed: int) -> None:
+    x = torch.randn(1, 2, 2 * rows, 2 * columns, generator=torch.Generator().manual_seed(seed))
+    tree = DualTree(2 * rows, 2 * columns)
+    torch.testing.assert_close(tree.inverse(*tree(x)), x, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_scattering_blends_channels_and_then_rows(x: Tensor) -> None:
+    module = awake(Scattering(4, _HIGH, _WIDE, groups=2))
+    assert isinstance(module, Scattering)
+    low, high = module.wavelets(x)
+    z = torch.complex(high[:, 0], high[:, 1])  # [n, bands, c, h/2 · w/2]
+    z = _blended(module.channels.layers, z.transpose(2, 3)).transpose(2, 3)
+    z = _blended(module.places.layers, z)
+    parts = torch.stack([z.real, z.imag], dim=1)
+    near(module(x), module.wavelets.inverse(low * module.low, parts))
+
+
+def _blended(layers: nn.Sequential, z: Tensor) -> Tensor:
+    """Two complex maps of the last axis in groups, a ReLU of both parts between them."""
+    for i, layer in enumerate((layers[0], layers[2])):
+        weight, bias = torch.complex(*layer.weight), torch.complex(*layer.bias.unbind(1))
+        groups = z.unflatten(-1, bias.shape)
+        mixed = [w @ part[..., None] for w, part in zip(weight, groups.unbind(-2), strict=True)]
+        z = (torch.stack(mixed, -3)[..., 0] + bias).flatten(-2)
+        z = torch.complex(z.real.relu(), z.imag.relu()) if i == 0 else z
+    return z
+
+
 @torch.no_grad()
 def test_less_attention_first_mixes_no_positions_and_then_all() -> None:
     early, late = tiny_maps.build("less_attention").eval().stages
@@ -194,6 +262,9 @@ def test_less_attention_first_mixes_no_positions_and_then_all() -> None:
         (lambda: DualTokens(5, 4, 6), "5 channels do not divide into 2 heads"),
         (lambda: DualTokens(4, 4, 6, halvings=2), "a map of 4×6 does not halve 2 times"),
         (lambda: DualTokens(4, 4, 4), "DualTokens is made for maps of 4×4, not of 4×6"),
+        (lambda: Scattering(5, 4, 6), "5 channels do not divide into 2 groups"),
+        (lambda: Scattering(4, 3, 6), "a map of 3×6 does not divide into squares of 2"),
+        (lambda: Scattering(4, 4, 4), "Scattering is made for maps of 4×4, not of 4×6"),
     ],
 )
 def test_impossible_sizes_are_said(build: Callable[[], nn.Module], message: str) -> None:

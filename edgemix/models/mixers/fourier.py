@@ -78,9 +78,7 @@ class AdaptiveFilter(nn.Module):
         if dim % groups:
             raise InputError(f"{dim} channels do not divide into {groups} groups")
         self.size, self.threshold, self.groups = (height, width), threshold, groups
-        self.mask = nn.Sequential(
-            _ComplexLinear(dim, groups), nn.ReLU(), _ComplexLinear(dim, groups)
-        )
+        self.mask = nn.Sequential(ComplexLinear(dim, groups), nn.ReLU(), ComplexLinear(dim, groups))
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         check_size(self, "maps", x.shape[2:], self.size)
@@ -96,7 +94,7 @@ class AdaptiveFilter(nn.Module):
         return mixed
 
 
-class _ComplexLinear(nn.Module):
+class ComplexLinear(nn.Module):
     """W x + b of complex numbers in groups of channels, as one real map.
 
     Each group has its real parts in front of its imaginary ones, and the map
@@ -114,7 +112,7 @@ class _ComplexLinear(nn.Module):
         self.weight = nn.Parameter(torch.randn(2, groups, size, size) * (2 * size) ** -0.5)
         self.bias = nn.Parameter(torch.zeros(groups, 2, size))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         real, imaginary = self.weight[0], self.weight[1]
         first = torch.cat([real, -imaginary], dim=2)
         second = torch.cat([imaginary, real], dim=2)
