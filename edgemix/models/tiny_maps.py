@@ -44,6 +44,7 @@ from edgemix.models.mixers.reduced_attention import ReducedAttention
 from edgemix.models.mixers.scale_modulation import ScaleModulation
 from edgemix.models.mixers.scattering import Scattering
 from edgemix.models.mixers.separable_conv import SeparableConv
+from edgemix.models.mixers.spectrum import DynamicSpectrum
 from edgemix.models.mixers.strip_attention import StripAttention
 from edgemix.models.mixers.token_mlp import TokenMlp
 from edgemix.models.mixers.window_attention import WindowAttention
@@ -98,6 +99,7 @@ MIXERS: dict[str, tuple[Mixer, Mixer]] = {
     "less_attention": (ChannelMlp, Attention),
     "spectral": (partial(GlobalFilter, height=_SIDES[0], width=_SIDES[0]), Attention),
     "scattering": _mapped(Scattering),
+    "dynamic_spectrum": _mapped(DynamicSpectrum),
     "attention_free": _placed(AttentionFree),
     "latent_attention": _same(LatentAttention),
     "norm_attention": (partial(WindowAttention, window=4), NormAttention),

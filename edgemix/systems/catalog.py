@@ -150,6 +150,7 @@ _TIER_2 = (
     ("dualtoken_vit", "DualToken-ViT", f"{_MAPS}:dual_tokens"),
     ("lit", "LIT", f"{_MAPS}:less_attention"),
     ("svt", "SVT (scattering)", f"{_MAPS}:scattering"),
+    ("dsm", "Dynamic Spectrum Mixer", f"{_MAPS}:dynamic_spectrum"),
     ("ponet", "PoNet", f"{_MAPS}:pooling_network"),
     ("monarch_mixer", "Monarch Mixer", f"{_MAPS}:monarch"),
     ("aft", "Attention Free Transformer", f"{_MAPS}:attention_free"),

@@ -20,6 +20,7 @@ from edgemix.models.mixers.aggregated_attention import AggregatedAttention
 from edgemix.models.mixers.conv_glu import ConvGlu
 from edgemix.models.mixers.dual_tokens import DualTokens
 from edgemix.models.mixers.scattering import DualTree, Scattering
+from edgemix.models.mixers.spectrum import DynamicSpectrum
 from edgemix.models.mixers.strip_attention import StripAttention
 
 _HIGH, _WIDE = 4, 6
@@ -174,6 +175,29 @@ def _aggregated(
     return mixed
 
 
+@torch.no_grad()
+def test_every_frequency_is_weighed_as_its_band(x: Tensor) -> None:
+    module = awake(DynamicSpectrum(4, _HIGH, _WIDE, bands=3))
+    assert isinstance(module, DynamicSpectrum)
+    basis = {}
+    for u, v in _PLACES:
+        wave = torch.zeros(_HIGH, _WIDE)
+        for i, j in _PLACES:
+            down = math.cos(math.pi * u * (i + 0.5) / _HIGH)
+            wave[i, j] = down * math.cos(math.pi * v * (j + 0.5) / _WIDE)
+        basis[u, v] = wave / wave.norm()
+    for sample, found in zip(x, module(x), strict=True):
+        hidden = functional.gelu(at(module.weigh[0], sample.mean((1, 2))))
+        weights = at(module.weigh[2], hidden).sigmoid().reshape(4, 3)
+        value = torch.stack([at(module.into, sample[:, i, j]) for i, j in _PLACES], 1)
+        mixed = torch.zeros(4, _HIGH, _WIDE)
+        for (u, v), wave in basis.items():
+            band = int(3 * (u / _HIGH + v / _WIDE) / 2 + 1e-12)
+            mixed += (weights[:, band] * (value @ wave.flatten()))[:, None, None] * wave
+        for i, j in _PLACES:
+            near(found[:, i, j], at(module.proj, mixed[:, i, j]))
+
+
 def _bands(x: Tensor) -> tuple[Tensor, list[Tensor]]:
     """One level of the dual tree, a map [h, w] at a time: its low map and its six complex bands."""
     low = [-1 / 20, 1 / 4, 3 / 5, 1 / 4, -1 / 20]
@@ -265,6 +289,8 @@ def test_less_attention_first_mixes_no_positions_and_then_all() -> None:
         (lambda: Scattering(5, 4, 6), "5 channels do not divide into 2 groups"),
         (lambda: Scattering(4, 3, 6), "a map of 3×6 does not divide into squares of 2"),
         (lambda: Scattering(4, 4, 4), "Scattering is made for maps of 4×4, not of 4×6"),
+        (lambda: DynamicSpectrum(4, 2, 2, bands=9), "a map of 2×2 has no frequencies for 9 bands"),
+        (lambda: DynamicSpectrum(4, 4, 4), "DynamicSpectrum is made for maps of 4×4, not of 4×6"),
     ],
 )
 def test_impossible_sizes_are_said(build: Callable[[], nn.Module], message: str) -> None:
