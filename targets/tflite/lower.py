@@ -18,6 +18,7 @@ from edgemix.targets.base import Artifact, Binding, bindings
 from edgemix.targets.composites import whole_softmax
 from edgemix.targets.constants import real_biases, real_constants
 from edgemix.targets.tflite.borders import real_borders
+from edgemix.targets.tflite.comparisons import plain_comparisons
 from edgemix.targets.tflite.islands import integer_islands, tables
 from edgemix.targets.tflite.kernels import between_integers, strips
 from edgemix.targets.tflite.ranks import plain_ranks
@@ -36,6 +37,8 @@ def lower(request: Mapping[str, Any]) -> dict[str, Any]:
     path = Path(request["folder"]) / MAIN
     module = program.module()
     plain_ranks(module)
+    if program.quantized:
+        plain_comparisons(module)
     joined = 0 if program.states else whole_softmax(module)
     norms = sum(n.target in _NORMS for n in module.graph.nodes)
     islands, floats = 0, dict[str, int]()

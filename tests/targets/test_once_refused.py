@@ -92,6 +92,35 @@ class Taps(nn.Module):
         return found
 
 
+class Folded(nn.Module):
+    """Windows that overlap, weighed and put back (VOLO)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        columns = nn.functional.unfold(x, 3, padding=1, stride=2)
+        return nn.functional.fold(columns * columns.softmax(1), (4, 6), 3, padding=1, stride=2)
+
+
+class Rolled(nn.Module):
+    """Parts of two ranges that change places, side by side (MS-MLP)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.mix(x).roll(1, 3), 3 * x[:, :2].roll((1, -2), (2, 3))], 1)
+
+
+class Picked(nn.Module):
+    """The largest two of six, each put back at its place (Autoformer)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept, places = x[:, :, 0].topk(2)
+        at = (places[..., None] == torch.arange(6)).to(x.dtype)
+        return kept.softmax(-1)[:, :, None] @ at
+
+
+INTEGERS = {"folded": Folded, "rolled": Rolled, "picked": Picked}
 KINDS = {
     "recurrent": Recurrent, "fourier": Fourier, "windows": Windows, "bicubic": Bicubic,
     "rows": Rows, "taps": Taps,
@@ -126,6 +155,13 @@ def test_every_target_takes_them(
     program = made(recipe)
     assert recipe == "int8" or targets.load(name).promise(program) == FLOAT32
     assert missed(KINDS, program, name, tmp_path) == []
+
+
+def test_litert_takes_integers_that_its_converter_refuses(
+    quantize_by: Callable[..., Program], tmp_path: Path
+) -> None:
+    program = quantize_by(Together(INTEGERS), SAMPLES, "int8")
+    assert missed(INTEGERS, program, "tflite", tmp_path) == []
 
 
 class Left(nn.Module):
