@@ -24,6 +24,7 @@ BETWEEN: Mapping[str, frozenset[str]] = {
     ),
     "attention in float": frozenset({"DEQUANTIZE", "BATCH_MATMUL", "SOFTMAX", "MUL", "ADD"}),
     "pools in float": frozenset({"DEQUANTIZE", "MUL", "AVERAGE_POOL_2D", "PAD", "DIV"}),
+    "divisions in float": frozenset({"DEQUANTIZE", "MUL", "DIV"}),
     "hard gates in float": frozenset(
         {"DEQUANTIZE", "ADD", "MUL", "RELU6", "MINIMUM", "MAXIMUM"}
     ),

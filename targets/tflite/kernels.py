@@ -4,7 +4,7 @@ A depthwise convolution of more than 25 taps it runs as one small matrix product
 in eight bits twenty times slower than in float, and in float five times slower than it need be. And
 where a step of a sum is more than 256 steps of the result, it refuses the whole model. Hard swishes
 of eight bits it leaves to LiteRT, where they are most of MobileNetV3's time, and attention, and
-pools.
+pools, and divisions.
 
 Such an operator computes in float between the same integers. A product of two integers of eight
 bits is exact there, and so are their sums up to 2²⁴, so that the result is the program's own; a
@@ -35,6 +35,7 @@ def between_integers(module: GraphModule) -> dict[str, int]:
         "hard gates in float": _hard_gates(module),
         "attention in float": _attention(module),
         "pools in float": pools(module),
+        "divisions in float": _divisions(module),
     }
     return {kind: count for kind, count in found.items() if count}
 
@@ -99,6 +100,21 @@ def _attention(module: GraphModule) -> int:
         else:
             continue
         count += 1
+    return count
+
+
+def _divisions(module: GraphModule) -> int:
+    """Divide in float: LiteRT's integer kernel multiplies by an approximate reciprocal.
+
+    Both terms are doubled, which keeps the converter from making one.
+    """
+    count = 0
+    for node in module.graph.find_nodes(op="call_function", target=aten.div.Tensor):
+        terms = node.args[:2]
+        if all(g.is_dequantize(t) for t in terms):
+            for term in dict.fromkeys(terms):
+                feed(module, node, term, aten.mul.Tensor, 2.0)
+            count += 1
     return count
 
 

@@ -123,9 +123,15 @@ class _Attention(nn.Module):
         return (x @ x.transpose(-1, -2)).softmax(-1) @ x
 
 
+class _Quotient(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x / (x[:, :1].relu() + x[:, 1:2].relu() + 1)
+
+
 @pytest.mark.parametrize(
     ("layer", "runs"),
     [
+        (_Quotient(), "DIV"),
         (nn.Hardsigmoid(), "MUL"),
         (nn.Hardswish(), "MUL"),
         (_Attention(), "BATCH_MATMUL"),
