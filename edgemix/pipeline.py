@@ -16,7 +16,6 @@ from edgemix import (
     diagnosis,
     family,
     files,
-    nursery,
     proof,
     reshaping,
     rewrites,
@@ -100,8 +99,7 @@ def deploy(
             member = family.choose(Path(order.source), budgets, devices, recipe, names, estimator)
             order = replace(order, source=str(member.path))
 
-    # Converters are slow to import: they do it while the program is made.
-    nursery.prepare([f"edgemix.targets.{name}" for name in names])
+    targets.prepare(names)
     with say.step(f"load {order.source}"):
         source = sources.load(order.source, step=order.step, chunk=order.chunk, unroll=order.unroll)
         _one_input(source)

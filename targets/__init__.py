@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 if __name__ != "edgemix.targets":
     raise ImportError(f"import edgemix.targets, not {__name__}")
 
+from edgemix import nursery
 from edgemix.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -85,3 +86,8 @@ def load(name: str, hardware: Hardware | None = None, shipping: Shipping | None 
     from edgemix.targets.fpga.hardware import Hardware
 
     return TARGETS[name](hardware or Hardware(), shipping or Shipping())
+
+
+def prepare(names: Iterable[str]) -> None:
+    """Let the converters of some targets be imported now, beside whatever goes on; no waiting."""
+    nursery.prepare([f"edgemix.targets.{name}" for name in names])

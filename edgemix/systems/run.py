@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from edgemix import child, files, nursery
+from edgemix import child, files, targets
 from edgemix.errors import InputError, ToolError
 from edgemix.systems.catalog import FPGAS, PHONES, Slot, same, slots, systems
 from edgemix.systems.cell import Cell
@@ -71,7 +71,7 @@ def fill(
             _write(results, kept.values())
 
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    nursery.prepare(sorted({f"edgemix.targets.{slot.target}" for slot in wanted}))
+    targets.prepare({slot.target for slot in wanted})
     with ThreadPoolExecutor(jobs) as pool:
         done = [pool.submit(_unit, unit, threads, limit_s, keep) for unit in _units(wanted)]
         try:
