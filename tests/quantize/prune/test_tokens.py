@@ -247,7 +247,7 @@ def test_every_stride_of_tokens_goes_down_to_the_least() -> None:
     assert all(r.after >= 1 for r in plan.layers)
 
 
-@pytest.mark.parametrize("name", ["onnx", "tflite"])
+@pytest.mark.parametrize("name", ["onnx", pytest.param("tflite", marks=pytest.mark.slow)])
 def test_artifacts_choose_the_same_tokens(
     name: str, tmp_path: Path, program_file: Callable[[Program], Path]
 ) -> None:

@@ -203,7 +203,7 @@ def lowered(program_file: Callable[[Program], Path], tmp_path: Path) -> Lowered:
 
 MINUTES = {
     ("rtl", Vision), ("rtl", Maps), ("stream", Tokens), ("parallel", Vision), ("rtl", Pyramid),
-    ("stream", Pyramid), ("rtl", Rows),
+    ("stream", Pyramid), ("rtl", Rows), ("parallel", Rows), ("parallel", Maps),
 }  # fmt: skip
 """Left to the slow tests: others show the same operators."""
 
@@ -282,7 +282,9 @@ KNOBS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", KNOBS)
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=[pytest.mark.slow] if "-" in c else []) for c in KNOBS]
+)
 def test_knobs_change_how_it_is_built_and_not_what_it_computes(
     case: str,
     quantize_by: Callable[..., Program],
