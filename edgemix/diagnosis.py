@@ -145,6 +145,21 @@ def _channel_peaks(node: Node, value: Tensor) -> Tensor:
     return value.abs().amax([d for d in range(value.ndim) if d != axis])
 
 
+def undefined(program: Program, samples: Tensor) -> Where | None:
+    """The first operator that gives NaN; where none does, the first that gives infinity.
+
+    Args:
+        program: float or quantized.
+        samples: as :func:`layers` takes them.
+    """
+    for wrong in (torch.isnan, torch.isinf):
+        for values in _runs(program, program.shared, samples):
+            for node, value in values.items():
+                if value.is_floating_point() and bool(wrong(value).any()):
+                    return g.where(node)
+    return None
+
+
 def left_float(program: Program) -> tuple[Where, ...]:
     """Operators whose result no reader ever quantizes: they compute and travel in float."""
     module = program.shared

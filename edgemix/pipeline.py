@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from edgemix import (
@@ -221,7 +222,11 @@ def deploy(
             effects=tuple(schema.Effect(**asdict(e)) for e in made.effects),
             layers=tuple(_layer(q) for q in layers),
             states=() if endurance is None else endurance.results(),
-            warnings=(*made.warnings(), *_warnings(made.calibration, held_out, endurance)),
+            warnings=(
+                *made.warnings(),
+                *_undefined(coded, x, float_outputs, expected),
+                *_warnings(made.calibration, held_out, endurance),
+            ),
             left_float=tuple(str(w) for w in diagnosis.left_float(coded)),
             targets=tuple(results),
             environment={**environment(), **versions("torch", "torchao", "numpy", "edgemix")},
@@ -230,6 +235,24 @@ def deploy(
         files.write_text(out / "report.json", report.model_dump_json(indent=1) + "\n")
         files.write_text(out / "report.html", render(report))
     return report
+
+
+def _undefined(
+    coded: Program, x: torch.Tensor, real: proof.Floats, expected: proof.Floats
+) -> Iterator[str]:
+    """Where quantizing makes NaN or infinity of numbers."""
+    lost = np.isfinite(real) & ~np.isfinite(expected)
+    samples = np.flatnonzero(lost.reshape(len(lost), -1).any(1))
+    if len(samples) == 0:
+        return
+    batch = coded.inputs[0].shape[0]
+    start = int(samples[0]) // batch * batch
+    where = diagnosis.undefined(coded, x[start : start + batch])
+    yield (
+        f"{len(samples):,} of {len(expected):,} samples give NaN or infinity once quantized, first "
+        f"in {where}: a divisor may round to zero, or a number leave its range; give it 16 bits by "
+        "an exception, or calibrate on more samples"
+    )
 
 
 def _looked_at(coded: Program) -> int:

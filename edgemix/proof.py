@@ -150,14 +150,17 @@ def compare(
     flat = (len(expected), -1)
     same = np.argmax(expected.reshape(flat), -1) == np.argmax(found.reshape(flat), -1)
     finite = bool(np.isfinite(found).all())
+    defined = bool(np.isfinite(expected).all())
     share = {
         "exact": float(np.mean(steps == 0)),
         "lsb": float(np.mean(steps <= contract.lsb)),
         "decisions": float(np.mean(same)),
         "relative": float(np.mean(np.abs(expected - found) <= contract.bound * largest)),
     }[contract.level]
-    passed = finite and share >= contract.share
+    passed = finite and defined and share >= contract.share
     why = "" if passed else f"{share:.2%} of the outputs keep the contract {contract}"
+    if not (finite and defined):
+        why = f"the {'artifact' if defined else 'program itself'} gave NaN or Inf"
     return Fidelity(
         contract=contract,
         samples=len(expected),
@@ -173,5 +176,5 @@ def compare(
         if labels is None or float_outputs is None
         else accuracy(float_outputs, labels),
         passed=passed,
-        why=why if finite else "the artifact gave NaN or Inf",
+        why=why,
     )

@@ -52,6 +52,9 @@ def test_not_a_number_never_passes() -> None:
     fidelity = compare(REFERENCE, found, None, Contract.parse("decisions@1%"))
     assert not fidelity.passed
     assert fidelity.why == "the artifact gave NaN or Inf"
+    fidelity = compare(found, found, None, Contract.parse("decisions@1%"))
+    assert not fidelity.passed
+    assert fidelity.why == "the program itself gave NaN or Inf"
 
 
 def test_accuracies_are_those_of_artifact_program_and_float() -> None:
