@@ -13,6 +13,8 @@ from torch.fx import GraphModule, Node
 from edgemix import graph as g
 from edgemix.graph import aten
 
+_POOLS = frozenset({aten.avg_pool1d.default, aten.avg_pool2d.default})
+
 
 def pools(module: GraphModule) -> int:
     """Average in float, in place, as half of the average of twice the values; returns how many.
@@ -22,7 +24,7 @@ def pools(module: GraphModule) -> int:
     """
     count = 0
     for node in list(module.graph.nodes):
-        if node.target is not aten.avg_pool2d.default or not g.is_dequantize(node.args[0]):
+        if node.target not in _POOLS or not g.is_dequantize(node.args[0]):
             continue
         feed(module, node, node.args[0], aten.mul.Tensor, 2.0)
         with module.graph.inserting_after(node):

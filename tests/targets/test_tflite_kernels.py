@@ -123,6 +123,13 @@ class _Attention(nn.Module):
         return (x @ x.transpose(-1, -2)).softmax(-1) @ x
 
 
+class _Rows(nn.Module):
+    """Averages along one axis, of values with another range than theirs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.avg_pool1d(x.flatten(2), 2, 2).unflatten(2, (3, 6))
+
+
 class _Quotient(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x / (x[:, :1].relu() + x[:, 1:2].relu() + 1)
@@ -132,6 +139,7 @@ class _Quotient(nn.Module):
     ("layer", "runs"),
     [
         (_Quotient(), "DIV"),
+        (_Rows(), "AVERAGE_POOL_2D"),
         (nn.Hardsigmoid(), "MUL"),
         (nn.Hardswish(), "MUL"),
         (_Attention(), "BATCH_MATMUL"),
