@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  (defines quantized_decomposed)
 from torch.fx import GraphModule, Node
 from torch.fx.graph import CodeGen
+from torch.fx.node import map_arg
 from torch.nn import Parameter
 
 from edgemix.encoding import Encoding
@@ -204,6 +205,13 @@ def add_constant(module: GraphModule, before: Node, name: str, value: Tensor) ->
     with module.graph.inserting_before(before):
         node = module.graph.get_attr(fresh)
     node.meta["val"] = value
+    return node
+
+
+def call(module: GraphModule, target: Any, *args: Any) -> Node:
+    """A call at the place where the graph inserts, with the value that says its shape and type."""
+    node = module.graph.call_function(target, args)
+    node.meta["val"] = target(*map_arg(args, lambda n: n.meta["val"]))
     return node
 
 

@@ -19,11 +19,7 @@ def plain_comparisons(module: GraphModule) -> None:
         if any(not isinstance(t, Node) or t.meta["val"].is_floating_point() for t in terms):
             continue
         with module.graph.inserting_before(node):
-            apart = module.graph.call_function(aten.sub.Tensor, terms)
-            same = module.graph.call_function(aten.eq.Scalar, (apart, 0))
-        apart.meta["val"] = node.meta["val"].new_empty(
-            g.shape_of(node), dtype=terms[0].meta["val"].dtype
-        )  # type: ignore[union-attr]
-        same.meta["val"] = node.meta["val"]
+            apart = g.call(module, aten.sub.Tensor, *terms)
+            same = g.call(module, aten.eq.Scalar, apart, 0)
         node.replace_all_uses_with(same, propagate_meta=False)
         module.graph.erase_node(node)

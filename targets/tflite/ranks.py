@@ -43,10 +43,10 @@ def _as_linear(module: GraphModule, node: Node) -> None:
     source, weight, *bias = node.args
     graph = module.graph
     with graph.inserting_before(node):
-        tokens = graph.call_function(aten.transpose.int, (source, 1, 2))
-        matrix = graph.call_function(aten.squeeze.dim, (weight, 2))
-        product = graph.call_function(aten.linear.default, (tokens, matrix, *bias))
-        turned = graph.call_function(aten.transpose.int, (product, 1, 2))
+        tokens = g.call(module, aten.transpose.int, source, 1, 2)
+        matrix = g.call(module, aten.squeeze.dim, weight, 2)
+        product = g.call(module, aten.linear.default, tokens, matrix, *bias)
+        turned = g.call(module, aten.transpose.int, product, 1, 2)
     node.replace_all_uses_with(turned, propagate_meta=False)
     graph.erase_node(node)
 
@@ -56,8 +56,8 @@ def _flatten(module: GraphModule, node: Node) -> None:
     assert isinstance(source, Node)
     graph = module.graph
     with graph.inserting_before(node):
-        rows = graph.call_function(aten.reshape.default, (source, [-1, g.shape_of(source)[-1]]))
-        product = graph.call_function(aten.linear.default, (rows, *node.args[1:]))
-        shaped = graph.call_function(aten.reshape.default, (product, list(g.shape_of(node))))
+        rows = g.call(module, aten.reshape.default, source, [-1, g.shape_of(source)[-1]])
+        product = g.call(module, aten.linear.default, rows, *node.args[1:])
+        shaped = g.call(module, aten.reshape.default, product, list(g.shape_of(node)))
     node.replace_all_uses_with(shaped, propagate_meta=False)
     graph.erase_node(node)
