@@ -1,4 +1,4 @@
-"""What a layer whose weights are made for one size says to another."""
+"""What layers say to sizes that they cannot take."""
 
 from __future__ import annotations
 
@@ -24,6 +24,16 @@ def check_size(module: nn.Module, what: str, found: tuple[int, ...], made: tuple
             f"{type(module).__name__} is made for {what} of {_by(made)}, not of {_by(found)}",
             do="give that size, or make the model for the other one",
         )
+
+
+def check_heads(dim: int, heads: int) -> None:
+    """Raise where channels are not so many equal heads.
+
+    Raises:
+        InputError: ``dim`` is no multiple of ``heads``.
+    """
+    if dim % heads:
+        raise InputError(f"{dim} channels do not divide into {heads} heads")
 
 
 def _by(size: tuple[int, ...]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgemix.errors import InputError
+from edgemix.models.sizes import check_heads
 
 
 class TokenAttention(nn.Module):
@@ -19,8 +19,7 @@ class TokenAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int = 2) -> None:
         super().__init__()
-        if dim % heads:
-            raise InputError(f"{dim} channels do not divide into {heads} heads")
+        check_heads(dim, heads)
         self.heads = heads
         self.scale = (dim // heads) ** -0.5
         self.qkv = nn.Linear(dim, 3 * dim)

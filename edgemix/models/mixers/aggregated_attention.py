@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from edgemix.errors import InputError
 from edgemix.models.norm import ChannelNorm
-from edgemix.models.sizes import check_size
+from edgemix.models.sizes import check_heads, check_size
 
 _SHARPNESS = 1 / 0.24
 """Of the softmax before training, as published."""
@@ -53,8 +53,7 @@ class AggregatedAttention(nn.Module):
         self, dim: int, height: int, width: int, heads: int = 2, window: int = 3, pool: int = 2
     ) -> None:
         super().__init__()
-        if dim % heads:
-            raise InputError(f"{dim} channels do not divide into {heads} heads")
+        check_heads(dim, heads)
         if height % pool or width % pool:
             raise InputError(f"a map of {height}×{width} does not divide into cells of {pool}")
         if window % 2 == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from edgemix.errors import InputError
+from edgemix.models.sizes import check_heads
 
 
 class HeadedMixer(nn.Module):
@@ -21,8 +21,7 @@ class HeadedMixer(nn.Module):
 
     def __init__(self, dim: int, heads: int = 2) -> None:
         super().__init__()
-        if dim % heads:
-            raise InputError(f"{dim} channels do not divide into {heads} heads")
+        check_heads(dim, heads)
         self.heads = heads
         self.qkv = nn.Conv2d(dim, 3 * dim, 1)
         self.proj = nn.Conv2d(dim, dim, 1)

@@ -9,7 +9,7 @@ from edgemix.errors import InputError
 from edgemix.models.mixers.attention import attended
 from edgemix.models.mixers.mlp import ChannelMlp
 from edgemix.models.mixers.token_mlp import TokenMlp
-from edgemix.models.sizes import check_size
+from edgemix.models.sizes import check_heads, check_size
 
 
 class DualTokens(nn.Module):
@@ -44,8 +44,7 @@ class DualTokens(nn.Module):
         share: float = 0.5,
     ) -> None:  # fmt: skip
         super().__init__()
-        if dim % heads:
-            raise InputError(f"{dim} channels do not divide into {heads} heads")
+        check_heads(dim, heads)
         if height % 2**halvings or width % 2**halvings:
             raise InputError(f"a map of {height}×{width} does not halve {halvings} times")
         self.size, self.heads, self.share = (height, width), heads, share

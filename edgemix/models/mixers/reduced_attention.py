@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from edgemix.errors import InputError
 from edgemix.models.branches import GroupedBranches
 from edgemix.models.mixers.attention import attended
+from edgemix.models.sizes import check_heads
 
 
 class ReducedAttention(nn.Module):
@@ -23,8 +23,7 @@ class ReducedAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int = 2, pool: int = 1) -> None:
         super().__init__()
-        if dim % heads:
-            raise InputError(f"{dim} channels do not divide into {heads} heads")
+        check_heads(dim, heads)
         self.heads = heads
         self.shrink = nn.AvgPool2d(pool) if pool > 1 else nn.Identity()
         self.queries, self.keys, self.values, self.proj = (

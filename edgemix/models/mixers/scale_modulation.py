@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgemix.errors import InputError
+from edgemix.models.sizes import check_heads
 
 
 class ScaleModulation(nn.Module):
@@ -22,8 +22,7 @@ class ScaleModulation(nn.Module):
 
     def __init__(self, dim: int, heads: int = 2) -> None:
         super().__init__()
-        if dim % heads:
-            raise InputError(f"{dim} channels do not divide into {heads} heads")
+        check_heads(dim, heads)
         self.heads, own = heads, dim // heads
         self.into, self.value = nn.Conv2d(dim, dim, 1), nn.Conv2d(dim, dim, 1)
         self.scales = nn.ModuleList(

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from edgemix.errors import InputError
 from edgemix.models.mixers.attention import attended
+from edgemix.models.sizes import check_heads
 
 
 class StripAttention(nn.Module):
@@ -29,8 +30,7 @@ class StripAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int = 2, stride: int = 2) -> None:
         super().__init__()
-        if dim % heads:
-            raise InputError(f"{dim} channels do not divide into {heads} heads")
+        check_heads(dim, heads)
         self.heads, self.stride = heads, stride
         self.shrink = nn.Conv2d(dim, dim, stride, stride, groups=dim)
         self.queries, self.keys = nn.Conv2d(dim, heads, 1), nn.Conv2d(dim, heads, 1)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from edgemix.errors import InputError
 from edgemix.models.mixers.attention import attended
+from edgemix.models.sizes import check_heads
 
 
 class WindowAttention(nn.Module):
@@ -24,8 +25,7 @@ class WindowAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int = 2, window: int = 4) -> None:
         super().__init__()
-        if dim % heads:
-            raise InputError(f"{dim} channels do not divide into {heads} heads")
+        check_heads(dim, heads)
         self.heads, self.window = heads, window
         self.qkv = nn.Conv2d(dim, 3 * dim, 1)
         self.proj = nn.Conv2d(dim, dim, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgemix.errors import InputError
+from edgemix.models.sizes import check_heads
 from edgemix.streaming.protocol import State, Stepwise, held, zeros
 
 
@@ -21,8 +21,7 @@ class ChunkedAttention(Stepwise):
 
     def __init__(self, dim: int, heads: int = 2, *, chunk: int = 4, reach: int = 8) -> None:
         super().__init__()
-        if dim % heads:
-            raise InputError(f"{dim} channels do not divide into {heads} heads")
+        check_heads(dim, heads)
         self.heads, self.size, self.chunk, self.reach = heads, dim // heads, chunk, reach
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgemix.errors import InputError
+from edgemix.models.sizes import check_heads
 from edgemix.streaming.protocol import State, Stepwise, held, zeros
 
 
@@ -15,8 +15,7 @@ class _Heads(Stepwise):
 
     def __init__(self, dim: int, heads: int, *, bias: bool = False) -> None:
         super().__init__()
-        if dim % heads:
-            raise InputError(f"{dim} channels do not divide into {heads} heads")
+        check_heads(dim, heads)
         self.dim, self.heads, self.size = dim, heads, dim // heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=bias)
         self.proj = nn.Linear(dim, dim)

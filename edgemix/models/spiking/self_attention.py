@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgemix.errors import InputError
+from edgemix.models.sizes import check_heads
 from edgemix.models.spiking.max_former import spiking_conv
 from edgemix.models.spiking.neurons import averaging
 from edgemix.streaming.protocol import Assembled, Run, Stepwise
@@ -25,8 +25,7 @@ class SpikingSelfAttention(Assembled):
 
     def __init__(self, dim: int, size: tuple[int, int], heads: int, scale: float = 0.125) -> None:
         super().__init__()
-        if dim % heads:
-            raise InputError(f"{dim} channels do not divide into {heads} heads")
+        check_heads(dim, heads)
         self.heads, self.width, self.scale, self.size = heads, dim // heads, scale, size
         self.fire = averaging(dim, *size)
         self.maps = nn.ModuleList([spiking_conv(dim, dim, 1) for _ in "qkv"])
