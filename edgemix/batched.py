@@ -93,18 +93,21 @@ def batched(program: Program) -> tuple[GraphModule, Batched, bool]:
 
 
 def outputs(
-    program: Program, x: Tensor, change: Callable[[GraphModule], None] = lambda _: None
+    program: Program, x: Tensor, change: Callable[[GraphModule], None] | None = None
 ) -> Tensor:
     """A program's first output on samples [n, ...], some at a time; of a graph that was changed.
 
     Of a program with states on sequences [n, steps, ...], from its own states.
     """
     if program.states:
+        if change is None:
+            return program.run(x)[0]
         module = program.module()
         change(module)
         return torch.cat([found[0] for found in rollouts(program, (x,), changed=Together(module))])
     module, run, mapped = batched(program)
-    change(module)
+    if change is not None:
+        change(module)
     size = program.inputs[0].shape[0] if mapped else _AT_ONCE
     with torch.no_grad():
         return torch.cat([run(some)[0] for some in torch.split(x, size)])

@@ -7,7 +7,7 @@ bits of floats may depend on it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,12 +87,31 @@ def _streams(
     found = [torch.zeros(count, steps, *spec.shape[1:]) for spec in program.gives]
     held = tuple(state.start().expand(count, *state.shape) for state in program.states)
     step: Any = changed or (program.together if count > 1 else _alone(program))
-    for t in range(steps):
-        given = step(*(x[:, t, None] for x in inputs), *held)
-        held = given[len(program.outputs) :]
+    taken = (tuple(x[:, t, None] for x in inputs) for t in range(steps))
+    for t, given in enumerate(each_step(program, step, taken, held)):
         for tensor, value in zip(found, given, strict=True):
             tensor[:, t] = value[:, 0]
     return found
+
+
+def each_step(
+    program: Program,
+    step: Callable[..., tuple[Tensor, ...]],
+    inputs: Iterable[tuple[Tensor, ...]],
+    held: tuple[Tensor, ...],
+) -> Iterator[tuple[Tensor, ...]]:
+    """What every step gives, its states handed on to the next.
+
+    Args:
+        program: one with states.
+        step: from what the program takes to what it gives, of one stream or of several.
+        inputs: of every step.
+        held: the states before the first.
+    """
+    for taken in inputs:
+        given = step(*taken, *held)
+        held = given[len(program.outputs) :]
+        yield given
 
 
 def _alone(program: Program) -> Callable[..., tuple[Tensor, ...]]:

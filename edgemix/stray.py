@@ -17,6 +17,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from edgemix import graph as g
 from edgemix.program import Program
 from edgemix.proof import Fidelity, Floats, compare
+from edgemix.rollout import each_step
 
 _COMPARED = 64
 """Batches on which a program is held against itself."""
@@ -36,7 +37,7 @@ def strayed(program: Program, samples: Tensor) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(0)
         up = torch.rand(samples.shape, generator=generator) < 0.5
         ends = torch.where(up, torch.inf, -torch.inf)
-        return _followed(program, torch.nextafter(samples, ends))
+        return followed(program, torch.nextafter(samples, ends))
     moved = _Moved(g.flat(program.module()))
     with torch.no_grad():
         if not program.states:
@@ -47,7 +48,13 @@ def strayed(program: Program, samples: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.stack(found) for found in zip(*sequences, strict=True))
 
 
-def _followed(program: Program, samples: Tensor) -> tuple[Tensor, ...]:
+def followed(program: Program, samples: Tensor) -> tuple[Tensor, ...]:
+    """What a program gives; with states, outputs and states after every step.
+
+    Args:
+        program: with one input.
+        samples: [n, ...]; of a program with states [n, steps, ...].
+    """
     if not program.states:
         return program.run(samples)
     found = program.rollout(samples)
@@ -56,12 +63,8 @@ def _followed(program: Program, samples: Tensor) -> tuple[Tensor, ...]:
 
 def _rolled(moved: _Moved, program: Program, sequence: Tensor) -> tuple[Tensor, ...]:
     """What every step gives, [steps, ...] each."""
-    held: tuple[Tensor, ...] = tuple(state.start() for state in program.states)
-    steps = []
-    for x in sequence:
-        given = moved.run(x[None], *held)
-        held = given[len(program.outputs) :]
-        steps.append(given)
+    start = tuple(state.start() for state in program.states)
+    steps = each_step(program, moved.run, ((x[None],) for x in sequence), start)
     return tuple(torch.cat(found) for found in zip(*steps, strict=True))
 
 

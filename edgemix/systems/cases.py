@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from edgemix.models.lively import enliven, see
 from edgemix.program import Origin, Program
+from edgemix.stray import followed
 from edgemix.streaming.trace import step_program
 from edgemix.systems.catalog import SMALL, System
 
@@ -35,10 +36,7 @@ class Case:
 
     def expected(self, program: Program) -> tuple[Tensor, ...]:
         """What such a program gives; with states, outputs and states after every step."""
-        if program.states:
-            found = program.rollout(self.samples)
-            return (*found.outputs, *found.states)
-        return program.run(self.samples)
+        return followed(program, self.samples)
 
 
 class _Outputs(nn.Module):

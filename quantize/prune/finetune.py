@@ -61,7 +61,7 @@ def finetune(
             do="train it where the model comes from, or leave out the epochs",
         )
     wanted = outputs(whole, samples)
-    _check(samples, labels, wanted[:, -1] if small.states else wanted, wanted.shape)
+    _check(samples, labels, wanted, axes=3 if small.states else 2)
     module, run = trainable(small)
     weights = _weights(module)
     learn(run, tuple(weights.values()), samples, wanted, labels, epochs, on_step)
@@ -198,21 +198,22 @@ def _masked(there: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda slope: slope * there
 
 
-def _check(samples: Tensor, labels: Tensor | None, decided: Tensor, shape: torch.Size) -> None:
+def _check(samples: Tensor, labels: Tensor | None, outputs: Tensor, axes: int) -> None:
+    """Raise where labels do not fit; outputs of so many axes decide for a class."""
     if len(samples) < _FEWEST:
         raise InputError(
             f"{len(samples)} samples are too few to train on", do=f"give {_FEWEST} at least"
         )
     if labels is None:
         return
-    wanted = tuple(shape) if labels.is_floating_point() else (len(samples),)
+    wanted = tuple(outputs.shape) if labels.is_floating_point() else (len(samples),)
     if tuple(labels.shape) != wanted:
         raise InputError(
             f"the labels have shape {tuple(labels.shape)}",
             do=f"give {wanted}, for these samples",
         )
-    if not labels.is_floating_point() and decided.ndim != 2:
+    if not labels.is_floating_point() and outputs.ndim != axes:
         raise InputError(
-            f"the outputs {tuple(shape[1:])} are not of one class a sample",
+            f"the outputs {tuple(outputs.shape[1:])} are not of one class a sample",
             do="give the true outputs as labels, or none",
         )

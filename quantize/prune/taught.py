@@ -18,6 +18,7 @@ from torch.fx import GraphModule
 from edgemix import graph as g
 from edgemix.batched import batched
 from edgemix.program import Program
+from edgemix.rollout import each_step
 
 _STEPS = 4096
 """Drawn from all steps of all sequences: they are much alike."""
@@ -64,11 +65,8 @@ def trainable(program: Program) -> tuple[GraphModule, Callable[[Tensor], Tensor]
 
     def followed(x: Tensor) -> Tensor:
         held = tuple(s.start().expand(len(x), *s.shape) for s in program.states)
-        found = []
-        for t in range(x.shape[1]):
-            output, *given = step(x[:, t, None], *held)
-            held = tuple(given[len(program.outputs) - 1 :])
-            found.append(output[:, 0])
+        taken = ((x[:, t, None],) for t in range(x.shape[1]))
+        found = [given[0][:, 0] for given in each_step(program, step, taken, held)]
         return torch.stack(found, 1)
 
     return module, followed
