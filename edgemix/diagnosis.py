@@ -36,6 +36,9 @@ class LayerQuality:
     """What probably happened, for people."""
 
 
+_SAMPLES, _FEWEST, _SEQUENCES = 64, 4, 4
+_VALUES = 1 << 25
+"""Of all layers and samples, that are compared, about."""
 _POOR_DB = 25.0
 _BEYOND = 0.02
 _DOMINANT = 8.0
@@ -108,10 +111,14 @@ def layers(program: Program, quantized: Program, samples: Tensor) -> tuple[Layer
     return tuple(_quality(coded, node, sums[node], peaks[node]) for node in twins)
 
 
-def values(quantized: Program) -> int:
-    """How many quantized values one run of a program has."""
-    coded = quantized.shared
-    return sum(n.meta["val"].numel() for n in coded.graph.nodes if g.is_quantize(n))
+def enough(quantized: Program) -> int:
+    """Samples, or sequences, that tell of a program's layers; of large models fewer do."""
+    if quantized.states:
+        return _SEQUENCES
+    nodes = quantized.shared.graph.nodes
+    values: int = sum(n.meta["val"].numel() for n in nodes if g.is_quantize(n))
+    batch = quantized.inputs[0].shape[0]
+    return max(min(_SAMPLES, _VALUES // max(1, values) * batch), _FEWEST * batch)
 
 
 def _energy(value: Tensor) -> float:
@@ -152,12 +159,14 @@ def undefined(program: Program, samples: Tensor) -> Where | None:
         program: float or quantized.
         samples: as :func:`layers` takes them.
     """
-    for wrong in (torch.isnan, torch.isinf):
-        for values in _runs(program, program.shared, samples):
-            for node, value in values.items():
-                if value.is_floating_point() and bool(wrong(value).any()):
-                    return g.where(node)
-    return None
+    infinite: Where | None = None
+    for values in _runs(program, program.shared, samples):
+        for node, value in values.items():
+            if value.is_floating_point() and bool(value.isnan().any()):
+                return g.where(node)
+            if infinite is None and bool(value.isinf().any()):
+                infinite = g.where(node)
+    return infinite
 
 
 def left_float(program: Program) -> tuple[Where, ...]:

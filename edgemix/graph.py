@@ -208,10 +208,13 @@ def add_constant(module: GraphModule, before: Node, name: str, value: Tensor) ->
     return node
 
 
-def call(module: GraphModule, target: Any, *args: Any) -> Node:
-    """A call at the place where the graph inserts, with the value that says its shape and type."""
-    node = module.graph.call_function(target, args)
-    node.meta["val"] = target(*map_arg(args, lambda n: n.meta["val"]))
+def call(module: GraphModule, target: Any, *args: Any, **options: Any) -> Node:
+    """A call at the place where the graph inserts, with the value that says its shape and type.
+
+    Arguments may be lists of nodes; options are none.
+    """
+    node = module.graph.call_function(target, args, options)
+    node.meta["val"] = target(*map_arg(args, lambda n: n.meta["val"]), **options)
     return node
 
 

@@ -49,11 +49,6 @@ from edgemix.targets.base import Arrays, Artifact, Countable, OpPrecision, Signi
 
 _NAMED = 5
 """Operators that a message lists; the report has all."""
-LAYER_SAMPLES = 64
-LAYER_SEQUENCES = 4
-_LAYER_VALUES = 1 << 25
-"""Values of all layers that are compared, about: fewer samples of large models tell as much."""
-_FEWEST_SAMPLES = 4
 
 
 def deploy(
@@ -121,9 +116,7 @@ def deploy(
         float_outputs = _run(program if source.quantized else source, x, done, 0.3).numpy()
         expected = _run(coded, x, done, 0.7).numpy()
     with say.step("find where the quality goes"):
-        layers = diagnosis.layers(
-            program, coded, x[: LAYER_SEQUENCES if steps else _looked_at(coded)]
-        )
+        layers = diagnosis.layers(program, coded, x[: diagnosis.enough(coded)])
     endurance = None
     if steps:
         with say.step(f"run {order.stream} steps without a reset"):
@@ -253,13 +246,6 @@ def _undefined(
         f"in {where}: a divisor may round to zero, or a number leave its range; give it 16 bits by "
         "an exception, or calibrate on more samples"
     )
-
-
-def _looked_at(coded: Program) -> int:
-    """Samples in which layers are compared."""
-    batch = coded.inputs[0].shape[0]
-    runs = _LAYER_VALUES // max(1, diagnosis.values(coded))
-    return max(min(LAYER_SAMPLES, runs * batch), _FEWEST_SAMPLES * batch)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 from torch.fx import GraphModule, Node
-from torch.fx.node import map_arg
 
 from edgemix import graph as g
 from edgemix.rewrites.base import inherit
@@ -25,8 +24,7 @@ class Writer:
     def __call__(self, target: Any, *args: Any, **options: Any) -> Node:
         """A call; arguments may be lists of nodes."""
         with self.module.graph.inserting_before(self.at):
-            new = self.module.graph.call_function(target, args, options)
-        new.meta["val"] = target(*map_arg(args, lambda node: node.meta["val"]), **options)
+            new = g.call(self.module, target, *args, **options)
         return inherit(new, self.at, self.name)
 
     def constant(self, kind: str, value: Tensor) -> Node:

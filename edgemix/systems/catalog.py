@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Literal
 
 from edgemix.errors import InputError, did_you_mean
@@ -201,6 +202,7 @@ TIMM = (
 _OF_TIER_1: tuple[Group, ...] = ("tiny", "published")
 
 
+@cache
 def systems() -> tuple[System, ...]:
     """All rows, group by group."""
     rows = [
